@@ -1,0 +1,54 @@
+"""Working size, hardening and padding by hand numbers."""
+
+import pytest
+import torch
+
+from xmem_core.images import harden, padding_for, split_ids, working_shape
+from xmem_core.mattes import make_mattes
+
+
+@pytest.mark.parametrize(
+    ("plate", "shorter", "expected"),
+    [
+        ((1080, 1920), 480, (480, 853)),
+        ((1920, 1080), 480, (853, 480)),
+        ((240, 432), 480, (240, 432)),
+        ((1080, 1920), 0, (1080, 1920)),
+    ],
+)
+def test_when_a_working_size_is_asked_then_the_shorter_side_has_it_and_nothing_is_enlarged(plate, shorter, expected):
+    assert working_shape(*plate, shorter) == expected
+
+
+def test_when_alphas_are_hardened_then_each_pixel_belongs_to_the_object_with_most_alpha():
+    alphas = {5: torch.tensor([[0.6, 0.9, 0.2, 0.5]]), 2: torch.tensor([[0.6, 0.5, 0.4, 0.0]])}
+    found = harden(alphas, (1, 4), 0.5)
+    assert found[2].tolist() == [[1, 0, 0, 0]]
+    assert found[5].tolist() == [[0, 1, 0, 1]]
+
+
+def test_when_an_alpha_is_brought_down_then_it_is_averaged_before_it_is_hardened():
+    alpha = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.2, 0.0, 0.0]])
+    assert harden({1: alpha}, (1, 2), 0.5)[1].tolist() == [[1, 0]]
+    assert harden({1: alpha}, (1, 2), 0.6)[1].tolist() == [[0, 0]]
+
+
+def test_when_any_size_is_padded_then_it_is_a_multiple_of_16_and_crops_back():
+    for height in range(1, 40):
+        maps = torch.rand(2, height, 50)
+        padding = padding_for(height, 50)
+        padded = padding.pad(maps)
+        assert padded.shape[1] % 16 == padded.shape[2] % 16 == 0
+        assert torch.equal(padding.crop(padded), maps)
+
+
+def test_when_ids_are_split_then_each_object_has_its_mask():
+    found = split_ids(torch.tensor([[0, 3], [9, 3]]), (3, 4))
+    assert found[3].tolist() == [[0, 1], [0, 1]]
+    assert found[4].sum() == 0
+
+
+def test_when_mattes_are_made_then_they_have_the_plates_size_and_stay_between_0_and_1():
+    found = make_mattes(torch.rand(3, 10, 12), 33, 47)
+    assert found.shape == (3, 33, 47)
+    assert 0 <= found.min() <= found.max() <= 1

@@ -1,0 +1,104 @@
+"""Suggestion and lost objects, by hand-made cases."""
+
+import pytest
+import torch
+
+from xmem_core.errors import CoreError
+from xmem_core.keyframes import (
+    FrameKeys,
+    FrameMask,
+    SuggestionRule,
+    find_lost_objects,
+    suggest_keyframes,
+    summarise_mask,
+)
+
+
+def keys_of(number):
+    torch.manual_seed(number)
+    return FrameKeys(torch.randn(4, 2, 3), 1 + torch.rand(1, 2, 3), torch.rand(4, 2, 3))
+
+
+def whole(area=0.5):
+    return FrameMask(area, torch.ones(1, 2, 3))
+
+
+def test_when_frames_are_equal_to_a_key_then_they_are_never_suggested():
+    keys = {1: keys_of(1), 2: keys_of(1), 3: keys_of(3), 4: keys_of(3)}
+    found = suggest_keyframes(keys, dict.fromkeys(keys, whole()), [1], SuggestionRule(count=4))
+    assert [one.frame for one in found] == [3]  # 2 is a hold of 1, and 4 one of 3
+    assert found[0].nearest == 1
+
+
+def test_when_more_is_asked_than_is_left_then_the_answer_is_shorter_and_never_repeats():
+    for seed in range(50):
+        keys = {frame: keys_of(100 * seed + frame) for frame in range(-4, 4)}
+        found = suggest_keyframes(keys, dict.fromkeys(keys, whole()), [-4, 2], SuggestionRule(count=50))
+        frames = [one.frame for one in found]
+        assert len(set(frames)) == len(frames)
+        assert set(frames) <= set(keys) - {-4, 2}
+
+
+def test_when_masks_are_too_small_then_only_the_others_are_suggested():
+    keys = {frame: keys_of(frame) for frame in range(4)}
+    masks = {0: whole(0.0), 1: whole(0.001), 2: whole(0.3), 3: whole(0.0)}
+    found = suggest_keyframes(keys, masks, [0], SuggestionRule(count=3, min_area=0.0025))
+    assert [one.frame for one in found] == [2]
+
+
+def test_when_a_key_is_seen_before_then_a_running_minimum_compares_every_frame_once(monkeypatch):
+    compared = []
+    from xmem_core import keyframes
+
+    real = keyframes.dissimilarity
+    monkeypatch.setattr(keyframes, "dissimilarity", lambda a, b: compared.append(1) or real(a, b))
+    keys = {frame: keys_of(frame) for frame in range(10)}
+    suggest_keyframes(keys, dict.fromkeys(keys, whole()), [0, 1, 2], SuggestionRule(count=4))
+    assert len(compared) == 3 * 7 + 6 + 5 + 4 + 3
+
+
+def test_when_a_mask_is_summarised_then_area_and_size_are_the_hand_computed_ones():
+    mask = torch.zeros(2, 4, 6)
+    mask[0, :2, :2] = 1.0
+    mask[1, 2:, 4:] = 0.4
+    found = summarise_mask(mask, (2, 3))
+    assert found.area == pytest.approx(4 / 24)
+    assert found.at_keys[0].flatten().tolist() == pytest.approx([1, 0, 0, 0, 0, 0.4])
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"alpha": 1.5}, {"min_area": -0.1}])
+def test_when_a_rule_makes_no_sense_then_it_is_refused(wrong):
+    with pytest.raises(CoreError):
+        SuggestionRule(**wrong)
+
+
+def test_when_nothing_is_annotated_then_suggesting_says_what_to_do():
+    with pytest.raises(CoreError, match="Annotate one frame"):
+        suggest_keyframes({}, {}, [], SuggestionRule())
+
+
+STEADY = dict.fromkeys(range(1001, 1021), 0.1)
+
+
+def test_when_an_object_vanishes_for_some_frames_then_the_middle_is_reported_with_the_reason():
+    areas = {3: STEADY | dict.fromkeys(range(1008, 1013), 0.0001)}
+    (found,) = find_lost_objects(areas, {3: frozenset({1001})}, 0.0025)
+    assert (found.frame, found.first, found.last) == (1010, 1008, 1012)
+    assert "object 3 vanishes at frames 1008-1012" in found.reason
+
+
+@pytest.mark.parametrize("said", [1008, 1010, 1012])
+def test_when_the_artist_said_it_is_absent_there_then_nothing_is_reported(said):
+    areas = {3: STEADY | dict.fromkeys(range(1008, 1013), 0.0)}
+    assert find_lost_objects(areas, {3: frozenset({1001, said})}, 0.0025) == []
+
+
+def test_when_one_frame_jumps_in_area_then_that_frame_is_reported():
+    (found,) = find_lost_objects({1: STEADY | {1010: 0.3}}, {}, 0.0025)
+    assert found.frame == 1010
+    assert "grows 3.0 times" in found.reason
+
+
+def test_when_nothing_is_lost_then_nothing_is_reported():
+    assert find_lost_objects({1: STEADY}, {}, 0.0025) == []
+    assert find_lost_objects({1: dict.fromkeys(range(5), 0.0)}, {}, 0.0025) == []

@@ -1,0 +1,253 @@
+"""Parts of the compact network: same family and contract as the full one, 7.2 million parameters.
+
+Key encoder: EfficientNet-Lite0's blocks with BatchNorm folded into the convolutions. The value encoder is light and
+works on the key encoder's own maps. Values are *mask-anchored*: their last 32 channels are the raw mask cells (own and
+others', 4x4 pixels each), so that the readout carries a stride-4 prior of the mask, which the decoder sees and adds to its logits.
+
+Shapes as in ``network``: B images, N objects, h = H/16.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmem_core.blocks import (
+    HiddenReinforcer,
+    HiddenUpdater,
+    double_size,
+    fold_objects,
+    repeat_per_object,
+    sum_of_others,
+    unfold_objects,
+)
+from xmem_core.features import Decoded, KeyFeatures
+
+# kernel, stride, expansion, channels in, channels out, blocks (EfficientNet-Lite0, stages 1 to 6)
+STAGES = (
+    (3, 1, 1, 32, 16, 1),
+    (3, 2, 6, 16, 24, 2),
+    (5, 2, 6, 24, 40, 2),
+    (3, 2, 6, 40, 80, 3),
+    (5, 1, 6, 80, 112, 3),
+    (5, 2, 6, 112, 192, 4),
+)
+DILATED_CHANNELS = 192  # this stage keeps stride 16: its first stride is dropped, later blocks are dilated
+F4_CHANNELS, F8_CHANNELS, F16_CHANNELS = 24, 40, 144
+DEEPEST_CHANNELS = 112 + 192
+DEEP_GAIN = 0.7  # balances the dilated stage against the one before
+CELL = 4  # pixels to a side of one raw mask cell
+PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 position
+
+
+class SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding for even sizes, as the pretrained backbone was trained with."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
+    ) -> None:
+        padding = 0 if stride == 2 else kernel // 2 * dilation
+        super().__init__(channels_in, channels_out, kernel, stride, padding, groups=groups, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (B, channels_out, h/stride, w/stride)."""
+        if self.stride[0] == 2:
+            before = (self.kernel_size[0] - 2) // 2
+            after = self.kernel_size[0] - 2 - before
+            x = F.pad(x, (before, after, before, after))
+        return super().forward(x)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, depthwise, project; ReLU6 between."""
+
+    def __init__(self, sizes: tuple[int, int], kernel: int, stride: int, expansion: int, dilation: int) -> None:
+        super().__init__()
+        channels_in, channels_out = sizes
+        middle = channels_in * expansion
+        self.expand = SameConv(channels_in, middle, 1) if expansion > 1 else None
+        self.depthwise = SameConv(middle, middle, kernel, stride, groups=middle, dilation=dilation)
+        self.project = SameConv(middle, channels_out, 1)
+        self.residual = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (B, channels out, h/stride, w/stride)."""
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+def _backbone_blocks() -> list[InvertedBottleneck]:
+    made = []
+    for kernel, stride, expansion, channels_in, channels_out, count in STAGES:
+        dilated = channels_out == DILATED_CHANNELS
+        for position in range(count):
+            first = position == 0
+            made.append(
+                InvertedBottleneck(
+                    (channels_in if first else channels_out, channels_out),
+                    kernel,
+                    stride if first and not dilated else 1,
+                    expansion,
+                    2 if dilated and not first else 1,
+                )
+            )
+    return made
+
+
+class CompactKeyEncoder(nn.Module):
+    """EfficientNet-Lite0 to stride 16, its last stage dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv(3, 32, 3, 2)
+        self.blocks = nn.ModuleList(_backbone_blocks())
+        self.reduce16 = nn.Conv2d(DEEPEST_CHANNELS, F16_CHANNELS, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
+        maps = []
+        x = F.relu6(self.stem(image))
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        f4, f8, stage5, stage6 = maps[2], maps[4], maps[10], maps[14]  # last blocks of stages 2, 3, 5, 6
+        deepest = torch.cat([stage5, stage6 * DEEP_GAIN], 1)
+        return deepest, self.reduce16(deepest), f8, f4
+
+
+class CompactKeyProjection(nn.Module):
+    """Key, shrinkage and selection from the deepest map."""
+
+    def __init__(self, key_dim: int) -> None:
+        super().__init__()
+        self.key_proj = nn.Conv2d(DEEPEST_CHANNELS, key_dim, 3, padding=1)
+        self.d_proj = nn.Conv2d(DEEPEST_CHANNELS, 1, 3, padding=1)
+        self.e_proj = nn.Conv2d(DEEPEST_CHANNELS, key_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1."""
+        return self.key_proj(x), self.d_proj(x) ** 2 + 1, torch.sigmoid(self.e_proj(x))
+
+
+class LightResidualBlock(nn.Module):
+    """ReLU-conv-ReLU-conv; the skip is a 1x1 convolution when widths differ."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.downsample = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else None
+        with torch.no_grad():
+            self.conv2.weight.mul_(
+                0.3
+            )  # starts near the identity: trains at the pilot's learning rate without normalisation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (B, channels_out, h, w)."""
+        y = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return y + (x if self.downsample is None else self.downsample(x))
+
+
+class LightAttention(nn.Module):
+    """CBAM with 1x1 convolutions for the channel gate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // 8, 1)
+        self.expand = nn.Conv2d(channels // 8, channels, 1)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give x gated by channel, then by position, same shape."""
+        x = x * torch.sigmoid(self._channel(x.mean((2, 3), keepdim=True)) + self._channel(x.amax((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.spatial(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+
+    def _channel(self, pooled: Tensor) -> Tensor:
+        gate: Tensor = self.expand(F.relu(self.squeeze(pooled)))
+        return gate
+
+
+class CompactValueEncoder(nn.Module):
+    """Masks joined with the key encoder's maps at strides 4, 8 and 16, then the raw mask cells."""
+
+    def __init__(self, value_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        learned = value_dim - PRIOR_CHANNELS
+        self.learned = learned
+        self.join4 = nn.Conv2d(F4_CHANNELS + PRIOR_CHANNELS, 48, 1)
+        self.block4 = LightResidualBlock(48, 48)
+        self.down8 = nn.Conv2d(48, 80, 3, 2, 1)
+        self.skip8 = nn.Conv2d(F8_CHANNELS, 80, 1)
+        self.block8 = LightResidualBlock(80, 80)
+        self.down16 = nn.Conv2d(80, 128, 3, 2, 1)
+        self.fuse1 = LightResidualBlock(128 + F16_CHANNELS, learned)
+        self.attention = LightAttention(learned)
+        self.fuse2 = LightResidualBlock(learned, learned)
+        self.hidden_reinforce = LearnedReinforcer(learned, hidden_dim)
+
+    def forward(self, image: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+        """Give values (B, N, CV, h, w) for masks (B, N, H, W); the image is known through its features alone."""
+        objects = masks.shape[1]
+        others = sum_of_others(masks).clamp(0, 1)
+        pair = fold_objects(torch.stack([masks, others], 2))  # (B*N, 2, H, W)
+        cells = F.pixel_unshuffle(pair, CELL)  # (B*N, 32, H/4, W/4)
+        x = self.block4(self.join4(torch.cat([repeat_per_object(features.f4, objects), cells], 1)))
+        x = self.block8(self.down8(F.relu(x)) + repeat_per_object(self.skip8(features.f8), objects))
+        x = self.down16(F.relu(x))
+        x = self.fuse1(torch.cat([x, repeat_per_object(features.f16, objects)], 1))
+        x = self.fuse2(x + self.attention(x))
+        anchors = F.pixel_unshuffle(F.avg_pool2d(pair, CELL), CELL)  # (B*N, 32, h, w)
+        return unfold_objects(torch.cat([x, anchors], 1), objects)
+
+
+class LearnedReinforcer(HiddenReinforcer):
+    """Deep update from the learned channels of a value; the raw mask cells are left out."""
+
+    def __init__(self, learned: int, hidden_dim: int) -> None:
+        super().__init__(learned, hidden_dim)
+        self.learned = learned
+
+    def forward(self, value: Tensor, hidden: Tensor) -> Tensor:
+        """Give the new sensory memory (B*N, CH, h, w)."""
+        return super().forward(value[:, : self.learned], hidden)
+
+
+class CompactDecoder(nn.Module):
+    """Readout and sensory memory to logits, with the mask prior that the readout carries."""
+
+    def __init__(self, value_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        learned = value_dim - PRIOR_CHANNELS
+        self.learned = learned
+        self.anchor = nn.Parameter(torch.tensor(0.7))  # gain of the prior in the logits
+        self.fuse1 = LightResidualBlock(F16_CHANNELS + value_dim + hidden_dim, learned)
+        self.attention = LightAttention(learned)
+        self.fuse2 = LightResidualBlock(learned, learned)
+        self.skip8_image = nn.Conv2d(F8_CHANNELS, 96, 1)
+        self.skip8_prior = nn.Conv2d(2, 96, 1, bias=False)
+        self.up8 = nn.Conv2d(learned, 96, 1)
+        self.block8 = LightResidualBlock(96, 96)
+        self.skip4_image = nn.Conv2d(F4_CHANNELS, 64, 1)
+        self.skip4_prior = nn.Conv2d(2, 64, 1, bias=False)
+        self.up4 = nn.Conv2d(96, 64, 1)
+        self.block4 = LightResidualBlock(64, 64)
+        self.pred = nn.Conv2d(64, 1, 3, padding=1)
+        self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
+
+    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
+        """Give the decoded logits for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
+        objects = readout.shape[1]
+        folded = fold_objects(readout)
+        prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
+        joined = torch.cat([repeat_per_object(features.f16, objects), folded, fold_objects(hidden)], 1)
+        g16 = self.fuse1(joined)
+        g16 = self.fuse2(g16 + self.attention(g16))
+        skip8 = repeat_per_object(self.skip8_image(features.f8), objects) + self.skip8_prior(F.avg_pool2d(prior, 2))
+        g8 = self.block8(skip8 + double_size(self.up8(g16)))
+        skip4 = repeat_per_object(self.skip4_image(features.f4), objects) + self.skip4_prior(prior)
+        g4 = self.block4(skip4 + double_size(self.up4(g8)))
+        low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(0.02, 0.98))
+        logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
+        return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))

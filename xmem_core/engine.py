@@ -1,0 +1,304 @@
+"""One shot: encode its frames, keep its annotations in permanent memory, propagate them (paper section 3).
+
+``Engine`` owns what outlives a propagation: the network, the policy and the permanent memory. ``Propagation`` owns one
+forward pass: position, working and long-term memory, sensory memory. The only map from object ids to tensor rows is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from xmem_core.bank import Bank, Rows
+from xmem_core.errors import CoreError
+from xmem_core.features import KeyFeatures
+from xmem_core.images import Padding, normalise, padding_for
+from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Memory, MemoryPolicy
+from xmem_core.network import XMem, aggregate
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """One encoded frame: its features (batch of 1), the padded normalised image (1, 3, H, W), and the padding."""
+
+    features: KeyFeatures
+    image: Tensor
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What the network says of one frame.
+
+    ``probabilities`` (N, H, W) float32 0..1, one row per object of ``object_ids``, unpadded, background left out.
+    """
+
+    frame: int
+    object_ids: tuple[int, ...]
+    probabilities: Tensor
+    annotated: bool
+
+
+class Engine:
+    """The state of one shot between propagations."""
+
+    def __init__(self, network: XMem, policy: MemoryPolicy, precision: torch.dtype = torch.float32) -> None:
+        self.network = network
+        self.policy = policy
+        self.precision = precision  # of the convolutions; keys, similarities and memory stay float32
+        self.permanent = Bank()
+        self._annotations: dict[int, dict[int, Tensor]] = {}
+
+    @property
+    def annotated_frames(self) -> tuple[int, ...]:
+        """Frame numbers that have an annotation, in order."""
+        return tuple(sorted(self._annotations))
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Every object some annotation speaks of, sorted."""
+        return tuple(sorted({object_id for masks in self._annotations.values() for object_id in masks}))
+
+    def computing(self) -> torch.autocast:
+        """Give the context in which the network runs: reduced precision when the engine was made with one."""
+        device = next(self.network.parameters()).device.type
+        reduced = self.precision != torch.float32
+        return torch.autocast(device, dtype=self.precision if reduced else torch.bfloat16, enabled=reduced)
+
+    def annotation(self, frame: int) -> Mapping[int, Tensor]:
+        """Give the padded masks by object id at a frame; empty when it has none."""
+        return self._annotations.get(frame, {})
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> list[FrameFeatures]:
+        """Give the features of each image of (B, 3, H, W), RGB display-referred 0..1, on the network's device."""
+        padding = padding_for(*images.shape[-2:])
+        config = self.network.config
+        padded = padding.pad(normalise(images, config.mean, config.std))
+        with self.computing():
+            features = self.network.encode_key(padded)
+        if not self.network.reads_images:
+            padded = placeholder_image(padded)
+        return [
+            FrameFeatures(_pick(features, place), padded[place : place + 1], padding)
+            for place in range(images.shape[0])
+        ]
+
+    @torch.inference_mode()
+    def annotate(self, frame: int, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> None:
+        """Take what the artist says at a frame, in place of anything said there before.
+
+        ``masks`` maps object ids to (H, W) float32 0..1 at the encoded size; all zero means absent, missing means not
+        given. Raises CoreError for no masks, a wrong size or a mask that is not finite.
+        """
+        if not masks:
+            raise CoreError(f"The annotation at frame {frame} names no object. Give at least one mask.")
+        expected = tuple(encoded.padding.crop(encoded.image).shape[-2:])
+        padded = {}
+        for object_id, mask in sorted(masks.items()):
+            if tuple(mask.shape) != expected:
+                raise CoreError(
+                    f"The mask of object {object_id} at frame {frame} is {mask.shape[-1]}x{mask.shape[0]} "
+                    f"but the working size is {expected[1]}x{expected[0]}."
+                )
+            if not bool(torch.isfinite(mask).all()):
+                raise CoreError(f"The mask of object {object_id} at frame {frame} has NaN or infinite pixels.")
+            padded[object_id] = encoded.padding.pad(mask.float())
+        self._annotations[frame] = padded
+        if self.policy.permanent == PERMANENT_EVERY:
+            self.permanent.put(frame, self._encode_annotation(encoded, padded))
+        elif self.policy.permanent == PERMANENT_FIRST:
+            self._keep_first(frame, encoded)
+
+    def _keep_first(self, frame: int, encoded: FrameFeatures) -> None:
+        if frame == self.annotated_frames[0]:
+            self.permanent.clear()
+            self.permanent.put(frame, self._encode_annotation(encoded, self._annotations[frame]))
+
+    def _encode_annotation(self, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> Rows:
+        object_ids = tuple(masks)
+        soft = aggregate(torch.stack([masks[object_id] for object_id in object_ids]), 0)[1:]
+        with self.computing():
+            value = self.network.encode_value(encoded.image, encoded.features, soft[None])[0]
+        return make_rows(encoded.features, value, object_ids)
+
+    def permanent_bank(self) -> Bank:
+        """Give the permanent memory a propagation reads: rows of every permanent annotation, in frame order.
+
+        An object's first *present* annotation defines from where its rows exist: saying that it is absent earlier empties
+        its matte there, but is no reference for anything (the golden run E_groups). So the order of edits does not matter.
+        """
+        first = {}
+        for frame in self.annotated_frames:
+            for object_id, mask in self._annotations[frame].items():
+                if object_id not in first and bool(mask.any()):
+                    first[object_id] = frame
+        bank = Bank()
+        for frame, rows in zip(self.permanent.frames, self.permanent.blocks, strict=True):
+            values = {o: value for o, value in rows.values.items() if o in first and first[o] <= frame}
+            if values:
+                bank.append(frame, replace(rows, values=values))
+        return bank
+
+    def remove(self, frame: int) -> None:
+        """Forget the annotation at a frame; nothing happens when it has none."""
+        if self.policy.permanent == PERMANENT_FIRST and frame in self.permanent.frames and len(self._annotations) > 1:
+            raise CoreError(
+                f"Frame {frame} is the only permanent reference of this policy. Start again without it instead."
+            )
+        self._annotations.pop(frame, None)
+        self.permanent.remove(frame)
+
+    def start(self, frames: tuple[int, ...]) -> Propagation:
+        """Give a propagation over these frame numbers, in this order.
+
+        Raises CoreError when nothing is annotated.
+        """
+        if not any(bool(mask.any()) for masks in self._annotations.values() for mask in masks.values()):
+            raise CoreError("No key shows an object yet. Annotate at least one frame, then propagate.")
+        return Propagation(self, frames)
+
+
+class Propagation:
+    """One forward pass over a shot; `step` takes the next frame's features."""
+
+    def __init__(self, engine: Engine, frames: tuple[int, ...]) -> None:
+        self.engine = engine
+        self.frames = frames
+        self.memory = Memory(engine.policy, engine.permanent_bank())
+        self.position = 0
+        self.last_memory = 0
+        self.last_deep = -engine.policy.deep_update_every
+        self.hidden: dict[int, Tensor] = {}  # object id -> (CH, h, w)
+
+    @torch.inference_mode()
+    def step(self, encoded: FrameFeatures) -> FrameResult:
+        """Give the result of the next frame, and remember what the policy wants remembered of it."""
+        if self.position >= len(self.frames):
+            raise CoreError("The propagation is finished; start a new one.")
+        frame = self.frames[self.position]
+        given = self.engine.annotation(frame)
+        last = self.position == len(self.frames) - 1
+        object_ids = tuple(sorted({*self.memory.object_ids, *given}))
+        if not object_ids:
+            return self._pass_unknown(frame, encoded)
+        memory_frame = (bool(given) or self.position - self.last_memory >= self.engine.policy.mem_every) and not last
+        deep = memory_frame and self._deep_update_due()
+        self._create_hidden(object_ids, encoded)
+        probabilities = self._estimate(encoded, object_ids, given, keep_hidden=(self._coupled and deep) or last)
+        if memory_frame:
+            self._remember(frame, encoded, object_ids, probabilities, deep=deep)
+        self.position += 1
+        cropped = encoded.padding.crop(probabilities)
+        return FrameResult(frame, object_ids, cropped, bool(given))
+
+    def skip(self) -> None:
+        """Pass over the next frame without looking at it: it could not be read."""
+        self.position += 1
+
+    @property
+    def _coupled(self) -> bool:
+        return self.engine.policy.deep_update_every < 0
+
+    def _deep_update_due(self) -> bool:
+        return self._coupled or self.position - self.last_deep >= self.engine.policy.deep_update_every
+
+    def _pass_unknown(self, frame: int, encoded: FrameFeatures) -> FrameResult:
+        """Nothing is known yet (a policy without permanent memory, before its first key): every matte is empty."""
+        self.position += 1
+        object_ids = self.engine.object_ids
+        empty = torch.zeros((len(object_ids), *encoded.padding.crop(encoded.image).shape[-2:]))
+        return FrameResult(frame, object_ids, empty, annotated=False)
+
+    def _create_hidden(self, object_ids: tuple[int, ...], encoded: FrameFeatures) -> None:
+        height, width = encoded.features.key.shape[-2:]
+        size = (self.engine.network.config.hidden_dim, height, width)
+        for object_id in object_ids:
+            if object_id not in self.hidden:
+                self.hidden[object_id] = torch.zeros(size, device=encoded.image.device)
+
+    def _stack_hidden(self, object_ids: tuple[int, ...]) -> Tensor:
+        """Give (1, N, CH, h, w)."""
+        return torch.stack([self.hidden[object_id] for object_id in object_ids])[None]
+
+    def _set_hidden(self, object_ids: tuple[int, ...], hidden: Tensor) -> None:
+        self.hidden.update(zip(object_ids, hidden[0].float(), strict=True))
+
+    def _estimate(
+        self, encoded: FrameFeatures, object_ids: tuple[int, ...], given: Mapping[int, Tensor], *, keep_hidden: bool
+    ) -> Tensor:
+        """Give probabilities (N, H, W), padded: the annotation where given, the network's prediction elsewhere."""
+        predicted = torch.zeros((len(object_ids), *encoded.image.shape[-2:]), device=encoded.image.device)
+        known = tuple(object_id for object_id in object_ids if object_id in self.memory.object_ids)
+        if known and not set(object_ids) <= set(given):
+            prediction = self._predict(encoded, known, keep_hidden=keep_hidden)
+            for object_id, part in zip(known, prediction, strict=True):
+                predicted[object_ids.index(object_id)] = part
+            if not given:
+                return predicted
+        region = torch.stack(list(given.values())).sum(0) > 0.5 if given else None
+        if region is not None:
+            predicted[:, region] = 0  # what the artist gave to one object is taken from all the others
+        masks = [given.get(object_id, predicted[place]) for place, object_id in enumerate(object_ids)]
+        return aggregate(torch.stack(masks), 0)[1:]
+
+    def _predict(self, encoded: FrameFeatures, object_ids: tuple[int, ...], *, keep_hidden: bool) -> Tensor:
+        """Give probabilities (N, H, W) by memory read and decoder, and update the sensory memory unless it is kept."""
+        network, features = self.engine.network, encoded.features
+        readout = self.memory.read(features.key[0], features.selection[0], object_ids)
+        hidden = self._stack_hidden(object_ids)
+        with self.engine.computing():
+            decoded = network.decode(features, readout[None], hidden)
+            if not keep_hidden:
+                self._set_hidden(object_ids, network.update_hidden(decoded, hidden))
+        return aggregate(torch.sigmoid(decoded.logits[0].float()), 0)[1:]
+
+    def _remember(
+        self, frame: int, encoded: FrameFeatures, object_ids: tuple[int, ...], probabilities: Tensor, *, deep: bool
+    ) -> None:
+        network = self.engine.network
+        permanent = frame in self.memory.permanent.frames
+        value = self._stored_value(frame, object_ids, encoded) if permanent else None
+        if value is None:
+            with self.engine.computing():
+                value = network.encode_value(encoded.image, encoded.features, probabilities[None])
+        if not permanent:
+            self.memory.write(frame, make_rows(encoded.features, value[0], object_ids))
+        self.last_memory = self.position
+        if deep:
+            with self.engine.computing():
+                self._set_hidden(object_ids, network.reinforce_hidden(value, self._stack_hidden(object_ids)))
+            self.last_deep = self.position
+
+    def _stored_value(self, frame: int, object_ids: tuple[int, ...], encoded: FrameFeatures) -> Tensor | None:
+        """Give the value (1, N, CV, h, w) permanent memory has of a frame annotated for every object: the same, not encoded twice."""
+        rows = self.memory.permanent.blocks[self.memory.permanent.frames.index(frame)]
+        if tuple(sorted(rows.values)) != object_ids:
+            return None
+        height, width = encoded.features.key.shape[-2:]
+        stacked = torch.stack([rows.values[object_id] for object_id in object_ids])  # (N, h*w, CV)
+        return stacked.transpose(1, 2).unflatten(2, (height, width))[None]
+
+
+def placeholder_image(images: Tensor) -> Tensor:
+    """Give images of the same shape, all 0 and without memory of their own, for networks that only need the shape."""
+    return torch.zeros(1, device=images.device).expand(images.shape)
+
+
+def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:
+    """Give memory rows of one frame for value (N, CV, h, w), one row per position, float32."""
+    return Rows(
+        features.key[0].flatten(1).T.float(),
+        features.shrinkage[0].flatten(1).T.float(),
+        features.selection[0].flatten(1).T.float(),
+        {object_id: part.flatten(1).T.float() for object_id, part in zip(object_ids, value, strict=True)},
+        {},
+    )
+
+
+def _pick(features: KeyFeatures, place: int) -> KeyFeatures:
+    """Give the features of one image of a batch, as a batch of 1 of its own memory."""
+    return replace(features, **{name: value[place : place + 1].clone() for name, value in vars(features).items()})

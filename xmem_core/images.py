@@ -1,0 +1,80 @@
+"""Pictures and masks on their way into the network: normalise, pad, harden, one-hot.
+
+Images are float32 RGB 0..1, display-referred, (B, 3, H, W). Masks are (H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MULTIPLE = 16  # the network's stride
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Pixels added on each side so that height and width are multiples of 16; half on each side, the odd one after."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def pad(self, maps: Tensor) -> Tensor:
+        """Give maps (..., H, W) with zeros added around."""
+        return F.pad(maps, (self.left, self.right, self.top, self.bottom))
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """Give maps (..., H, W) with the added pixels taken off."""
+        height, width = maps.shape[-2:]
+        return maps[..., self.top : height - self.bottom, self.left : width - self.right]
+
+
+def padding_for(height: int, width: int) -> Padding:
+    """Give the padding of a picture of this size."""
+    rows, columns = -height % MULTIPLE, -width % MULTIPLE
+    return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+
+
+def working_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Give (height, width) at which a plate is worked on: its shorter side at ``shorter`` pixels, never enlarged.
+
+    ``shorter`` 0 keeps the plate's size.
+    """
+    smallest = min(height, width)
+    if shorter <= 0 or shorter >= smallest:
+        return height, width
+    return max(MULTIPLE, round(height * shorter / smallest)), max(MULTIPLE, round(width * shorter / smallest))
+
+
+def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """Give (B, 3, H, W) images 0..1 minus mean, over std."""
+    shift = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
+    scale = torch.tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
+    return (images - shift) / scale
+
+
+def harden(alphas: Mapping[int, Tensor], shape: tuple[int, int], threshold: float) -> dict[int, Tensor]:
+    """Give the masks (height, width) float32 of 0 and 1 that the network sees of an artist's alphas (H, W) by object id.
+
+    Alphas are averaged down to ``shape``, then 1 where they reach ``threshold``. A pixel belongs to one object: the one
+    with the most alpha there, the lowest id among equals.
+    """
+    object_ids = tuple(sorted(alphas))
+    stacked = torch.stack([alphas[object_id].float() for object_id in object_ids])
+    if tuple(stacked.shape[1:]) != shape:
+        stacked = F.interpolate(stacked[None], size=shape, mode="area")[0]
+    owner = stacked.argmax(0)
+    return {
+        o: ((part >= threshold) & (owner == place)).float()
+        for place, (o, part) in enumerate(zip(object_ids, stacked, strict=True))
+    }
+
+
+def split_ids(mask: Tensor, object_ids: tuple[int, ...]) -> dict[int, Tensor]:
+    """Give one float32 mask (H, W) of 0 and 1 per object id, for a mask (H, W) of ids."""
+    return {object_id: (mask == object_id).float() for object_id in object_ids}

@@ -1,0 +1,254 @@
+"""Which frame to annotate next: pure functions of keys and masks (paper section 3.3).
+
+A frame's *composite key* is ``r = k * (alpha * m + 1 - alpha)``: its key, weighted by its mask. The dissimilarity of frame b as
+seen from an annotated frame a is the mean over all pairs of positions of ``relu(S(a, b)[i, j] - S(b, a)[i, j])``, where
+``S(a, b)[i, j] = -s_a[i] * sum_c e_b[c, j] (r_a[c, i] - r_b[c, j])^2 / sqrt(CK)``. The reverse similarity is not transposed: that is
+what makes D(a, a) exactly 0. The next frame is the one with the largest smallest dissimilarity to all chosen so far.
+
+That rule can never pick a frame whose mask is too small to compare, so lost objects are found apart, from areas alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmem_core.errors import CoreError
+
+PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
+
+
+@dataclass(frozen=True)
+class FrameKeys:
+    """Keys of one frame: key and selection (CK, h, w), shrinkage (1, h, w)."""
+
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+
+
+@dataclass(frozen=True)
+class FrameMask:
+    """What the rule needs of a frame's masks: the share of pixels (0..1) that are object, and the mask at key size (1, h, w)."""
+
+    area: float
+    at_keys: Tensor
+
+
+@dataclass(frozen=True)
+class SuggestionRule:
+    """How many frames to suggest and what to look at.
+
+    ``alpha`` 0 compares whole frames, 1 the object alone. ``min_area`` is the share of pixels (0..1) below which a mask is
+    too small to compare.
+    """
+
+    count: int = 5
+    alpha: float = 0.5
+    min_area: float = 0.0025
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise CoreError(f"Ask for at least 1 suggestion; got {self.count}.")
+        if not 0 <= self.alpha <= 1:
+            raise CoreError(f"How target-focused (alpha) must be from 0 to 1; got {self.alpha}.")
+        if not 0 <= self.min_area <= 1:
+            raise CoreError(f"The smallest area must be a share of the picture from 0 to 1; got {self.min_area}.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A frame to annotate: its dissimilarity to the nearest annotated or already suggested frame, and which one that is."""
+
+    frame: int
+    score: float
+    nearest: int
+
+
+@dataclass(frozen=True)
+class LostObject:
+    """A stretch of frames where an object vanishes or its area jumps; ``frame`` is the one to annotate."""
+
+    frame: int
+    object_id: int
+    first: int
+    last: int
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Mask-weighted features of one frame, as memory and as query, both (h*w, 2*CK + 1)."""
+
+    as_memory: Tensor
+    as_query: Tensor
+
+
+def suggest_keyframes(
+    keys: Mapping[int, FrameKeys], masks: Mapping[int, FrameMask], annotated: Sequence[int], rule: SuggestionRule
+) -> list[Candidate]:
+    """Give at most ``rule.count`` frames to annotate, best first; fewer, or none, when nothing different is left.
+
+    ``keys`` and ``masks`` are by frame number; ``annotated`` frames must be in both. Keys may be fetched lazily. Never an annotated
+    frame, one whose mask is too small, one equal to a chosen frame, or the same twice. Costs one comparison of every frame
+    per annotated and per suggested frame (a running minimum), not one per pair and round.
+    """
+    if not annotated:
+        raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
+    frames = [frame for frame in sorted(keys) if frame in masks]
+    missing = [frame for frame in annotated if frame not in frames]
+    if missing:
+        raise CoreError(f"The annotated frame {missing[0]} has no keys or no mask. Propagate it first.")
+    chosen = set(annotated)
+    eligible = [f for f in frames if f in chosen or masks[f].area >= rule.min_area]
+    nearest = {frame: (math.inf, frame) for frame in eligible if frame not in chosen}
+
+    def compose(frame: int) -> Composite:
+        return make_composite(keys[frame], masks[frame], rule.alpha)
+
+    for reference in annotated:
+        _lower(nearest, reference, compose)
+    picked: list[Candidate] = []
+    while nearest and len(picked) < rule.count:
+        frame = max(nearest, key=lambda f: (nearest[f][0], -f))  # the earliest of equals
+        score, reference = nearest.pop(frame)
+        if score <= 0:
+            break
+        picked.append(Candidate(frame, score, reference))
+        _lower(nearest, frame, compose)
+    return picked
+
+
+def _lower(nearest: dict[int, tuple[float, int]], reference: int, compose: Callable[[int], Composite]) -> None:
+    """Lower each frame's smallest dissimilarity by one more reference; two frames' features are held at a time."""
+    seen_from = compose(reference)
+    for frame, (score, _) in nearest.items():
+        candidate = dissimilarity(seen_from, compose(frame))
+        if candidate < score:
+            nearest[frame] = (candidate, reference)
+
+
+def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float = PRESENT_ABOVE) -> FrameMask:
+    """Give what the rule needs of mask (C, H, W) float 0..1, any resolution: all its objects together.
+
+    Brought to ``key_size`` (h, w) by nearest neighbour and not hardened, as the paper's code does.
+    """
+    area = float((mask.amax(0) > present_above).float().mean())
+    at_keys = F.interpolate(mask[None].float(), size=key_size, mode="nearest")[0].amax(0, keepdim=True)
+    return FrameMask(area, at_keys)
+
+
+def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
+    """Give a frame's features, its key weighted by its mask."""
+    weighted = (keys.key * (alpha * mask.at_keys + 1 - alpha)).flatten(1).T  # (h*w, CK)
+    shrinkage = keys.shrinkage.flatten(1).T
+    selection = keys.selection.flatten(1).T
+    scaled = weighted * shrinkage
+    selected = weighted * selection
+    as_memory = torch.cat([weighted * scaled, scaled, shrinkage], 1)
+    as_query = torch.cat([-selection, 2 * selected, -(selected * weighted).sum(1, keepdim=True)], 1)
+    return Composite(as_memory, as_query / math.sqrt(keys.key.shape[0]))
+
+
+def dissimilarity(reference: Composite, candidate: Composite) -> float:
+    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame."""
+    forward = reference.as_memory @ candidate.as_query.T  # (i of reference, j of candidate)
+    backward = candidate.as_memory @ reference.as_query.T  # (i of candidate, j of reference), compared untransposed
+    return float((forward - backward).relu_().mean())
+
+
+# An area this many times larger or smaller than the frames around it is a jump: twice is a glitch, not a movement.
+JUMP_RATIO = 2.0
+NEIGHBOURS = 3  # frames on each side whose median area is the expectation
+
+
+def find_lost_objects(
+    areas: Mapping[int, Mapping[int, float]], explained: Mapping[int, frozenset[int]], min_area: float
+) -> list[LostObject]:
+    """Give the stretches where an object is lost, worst first.
+
+    ``areas`` is object id -> frame number -> share of the picture (0..1); ``explained`` is object id -> frames the artist
+    annotated (present or absent), which are never reported and end a stretch.
+    """
+    found = []
+    for object_id, by_frame in areas.items():
+        known = explained.get(object_id, frozenset())
+        found += _find_vanished(object_id, by_frame, known, min_area)
+        found += _find_jumps(object_id, by_frame, known, min_area)
+    return sorted(found, key=lambda lost: (-lost.score, lost.frame))
+
+
+def _find_vanished(
+    object_id: int, areas: Mapping[int, float], known: frozenset[int], min_area: float
+) -> list[LostObject]:
+    typical = _median([area for area in areas.values() if area >= min_area])
+    stretches: list[list[int]] = []
+    previous_small = False
+    explained = False
+    for frame in sorted(areas):
+        small = areas[frame] < min_area
+        if not small:
+            explained = False
+        elif frame in known:
+            explained = True  # the artist says that it is absent here: the stretch around is no surprise
+            if previous_small and stretches:
+                stretches.pop()
+        elif not explained:
+            if not previous_small:
+                stretches.append([])
+            stretches[-1].append(frame)
+        previous_small = small
+    if not typical:
+        return []
+    return [
+        LostObject(
+            stretch[len(stretch) // 2],
+            object_id,
+            stretch[0],
+            stretch[-1],
+            1.0,
+            f"object {object_id} vanishes at {_span(stretch)}: under {100 * min_area:.2g} % of the picture, "
+            f"{100 * typical:.2g} % elsewhere",
+        )
+        for stretch in stretches
+    ]
+
+
+def _find_jumps(object_id: int, areas: Mapping[int, float], known: frozenset[int], min_area: float) -> list[LostObject]:
+    found = []
+    frames = sorted(areas)
+    for place, frame in enumerate(frames):
+        around = frames[max(0, place - NEIGHBOURS) : place] + frames[place + 1 : place + 1 + NEIGHBOURS]
+        expected = _median([areas[other] for other in around])
+        area = areas[frame]
+        if frame in known or min(area, expected) < min_area:
+            continue
+        ratio = max(area, expected) / min(area, expected)
+        if ratio >= JUMP_RATIO:
+            change = "grows" if area > expected else "shrinks"
+            found.append(
+                LostObject(
+                    frame,
+                    object_id,
+                    frame,
+                    frame,
+                    1 - 1 / ratio,
+                    f"object {object_id} {change} {ratio:.1f} times against the frames around {frame}",
+                )
+            )
+    return found
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+def _span(stretch: Sequence[int]) -> str:
+    return f"frame {stretch[0]}" if len(stretch) == 1 else f"frames {stretch[0]}-{stretch[-1]}"

@@ -1,0 +1,195 @@
+"""The four memories of one propagation: permanent, working, long-term, sensory (paper section 3.2, XMem section 3).
+
+Permanent memory belongs to the engine and is only read here. Working memory holds recent predicted frames; when it is
+full, all but the newest frames become prototypes in long-term memory; when that is full, the least used prototypes go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xmem_core.affinity import (
+    Affinity,
+    count_usage,
+    full_affinity,
+    query_features,
+    read,
+    top_k_affinity,
+)
+from xmem_core.bank import Bank, Rows
+from xmem_core.errors import CoreError
+
+PERMANENT_EVERY = "every"  # XMem++
+PERMANENT_FIRST = "first"  # one reference, later annotations are ordinary working memory
+PERMANENT_NONE = "none"  # original XMem
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """What is remembered, how often and for how long.
+
+    ``permanent`` says which annotations are permanent. ``deep_update_every`` below 0 couples the deep update of the sensory
+    memory to memory frames. ``top_k`` 0 reads by a softmax over all rows. Defaults are the paper's code's (mem_every 10).
+    """
+
+    permanent: str = PERMANENT_EVERY
+    long_term: bool = True
+    mem_every: int = 10
+    deep_update_every: int = -1
+    top_k: int = 30
+    max_working_frames: int = 10
+    min_working_frames: int = 5
+    prototypes: int = 128
+    max_long_term: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.permanent not in (PERMANENT_EVERY, PERMANENT_FIRST, PERMANENT_NONE):
+            raise CoreError(f"Permanent memory must be 'every', 'first' or 'none'; got {self.permanent!r}.")
+        if not 1 <= self.min_working_frames < self.max_working_frames:
+            raise CoreError(
+                f"Working memory must keep at least 1 and fewer than its maximum of {self.max_working_frames} frames; "
+                f"got {self.min_working_frames}."
+            )
+        if self.mem_every < 1 or self.top_k < 0 or self.prototypes < 1 or self.max_long_term < self.prototypes:
+            raise CoreError(
+                "mem_every and prototypes must be at least 1, top_k at least 0, and max_long_term at least prototypes."
+            )
+
+
+class Memory:
+    """Working and long-term memory of one propagation, read together with a permanent bank."""
+
+    def __init__(self, policy: MemoryPolicy, permanent: Bank) -> None:
+        self.policy = policy
+        self.permanent = permanent
+        self.working = Bank()
+        self.long_term = Bank()
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Every object that has a row somewhere, sorted."""
+        return tuple(sorted({object_id for bank in self._banks() for object_id in bank.object_ids}))
+
+    def _banks(self) -> list[Bank]:
+        """The banks that have rows, in reading order."""
+        return [bank for bank in (self.long_term, self.working, self.permanent) if bank.size]
+
+    def read(self, key: Tensor, selection: Tensor, object_ids: tuple[int, ...]) -> Tensor:
+        """Give the readout (N, CV, h, w) of the objects for a query key and selection (CK, h, w).
+
+        Objects whose rows exist at the same places share one affinity. Usage is counted by the affinity that sees most
+        rows. Every object asked for must have a row.
+        """
+        height, width = key.shape[1:]
+        query = query_features(_rows(key), _rows(selection))
+        banks = self._banks()
+        features = torch.cat([bank.features() for bank in banks])
+        readouts: dict[int, Tensor] = {}
+        usage: tuple[int, Tensor] | None = None
+        for given, group in self._groups(banks, object_ids):
+            values = torch.cat([bank.values(group) for bank in banks])
+            rows = int(given.sum())
+            mask = None if rows == features.shape[0] else given
+            readout, used = self._read_group(query, features, values, mask)
+            if usage is None or rows > usage[0]:
+                usage = (rows, used)
+            for object_id, part in zip(group, readout.chunk(len(group), 1), strict=True):
+                readouts[object_id] = part
+        if usage is not None:
+            self._record_usage(banks, usage[1])
+        stacked = torch.stack([readouts[object_id] for object_id in object_ids])  # (N, h*w, CV)
+        return stacked.transpose(1, 2).unflatten(2, (height, width))  # (N, CV, h, w)
+
+    def _groups(self, banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple[Tensor, tuple[int, ...]]]:
+        groups: list[tuple[Tensor, list[int]]] = []
+        for object_id in object_ids:
+            given = torch.cat([bank.given(object_id) for bank in banks])
+            if not bool(given.any()):
+                raise CoreError(f"Object {object_id} has no rows in memory. Annotate it on a frame first.")
+            for known, members in groups:
+                if torch.equal(known, given):
+                    members.append(object_id)
+                    break
+            else:
+                groups.append((given, [object_id]))
+        return [(given, tuple(members)) for given, members in groups]
+
+    def _read_group(
+        self, query: Tensor, features: Tensor, values: Tensor, given: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the readout (M, objects*CV) and the usage (rows,) of one group."""
+        if self.policy.top_k == 0:
+            dense = full_affinity(query, features, given)
+            return dense @ values, dense.sum(0)
+        affinity: Affinity = top_k_affinity(query, features, self.policy.top_k, given)
+        return read(affinity, values), count_usage(affinity, features.shape[0])
+
+    def _record_usage(self, banks: list[Bank], usage: Tensor) -> None:
+        for bank, part in zip(banks, usage.split([bank.size for bank in banks]), strict=True):
+            if bank is not self.permanent:  # never consolidated, never evicted: its usage decides nothing
+                bank.record_usage(part)
+
+    def write(self, frame: int, rows: Rows) -> None:
+        """Add a frame to working memory, consolidating and evicting when the policy's bounds are reached."""
+        self.working.append(frame, rows)
+        if not self.policy.long_term or len(self.working.frames) < self.policy.max_working_frames:
+            return
+        allowed = self.policy.max_long_term - self.policy.prototypes
+        if self.long_term.size >= allowed:
+            self._evict(allowed)
+        self._consolidate()
+
+    def _evict(self, allowed: int) -> None:
+        """Forget the least used long-term rows down to ``allowed``; ties with the last one to go, go too (XMem)."""
+        excess = self.long_term.size - allowed
+        if excess <= 0:
+            return
+        usage = self.long_term.usage()
+        threshold = usage.topk(excess, largest=False, sorted=True).values[-1]
+        self.long_term.keep_rows(usage > threshold)
+
+    def _consolidate(self) -> None:
+        """Turn all but the newest working frames into prototypes (XMem section 3.4).
+
+        Original XMem has no permanent memory and keeps its first frame in working memory instead.
+        """
+        first = 1 if self.policy.permanent == PERMANENT_NONE else 0
+        last = len(self.working.frames) - self.policy.min_working_frames + first
+        candidates = Bank()
+        for frame, block in zip(self.working.frames[first:last], self.working.blocks[first:last], strict=True):
+            candidates.append(frame, block)
+        sizes = [block.key.shape[0] for block in self.working.blocks]
+        usage = torch.cat(self.working.usage().split(sizes)[first:last])
+        self.long_term.append(candidates.frames[0], make_prototypes(candidates, usage, self.policy.prototypes))
+        for _ in range(first, last):
+            self.working.remove_block(first)
+
+
+def make_prototypes(candidates: Bank, usage: Tensor, count: int) -> Rows:
+    """Give ``count`` prototype rows: the most used candidates, each with values averaged over all candidates like it.
+
+    ``usage`` is (rows,). Affinity is a full softmax, no top-k, over the candidates that exist for the object.
+    """
+    key = torch.cat([block.key for block in candidates.blocks])
+    selection = torch.cat([block.selection for block in candidates.blocks])
+    shrinkage = torch.cat([block.shrinkage for block in candidates.blocks])
+    chosen = usage.topk(min(count, usage.shape[0]), sorted=True).indices
+    query = query_features(key[chosen], selection[chosen])
+    affinity = full_affinity(query, candidates.features())
+    values: dict[int, Tensor] = {}
+    given: dict[int, Tensor] = {}
+    for object_id in candidates.object_ids:
+        exists = candidates.given(object_id)
+        weights = affinity if bool(exists.all()) else full_affinity(query, candidates.features(), exists)
+        # A prototype exists for an object where the candidate it was made from does.
+        values[object_id] = (weights @ candidates.values((object_id,))) * exists[chosen, None]
+        given[object_id] = exists[chosen]
+    return Rows(key[chosen], affinity @ shrinkage, selection[chosen], values, given)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Give (h*w, C) float32 for (C, h, w)."""
+    return maps.flatten(1).T.float()

@@ -1,0 +1,226 @@
+"""XMem as four parts: key encoder, key projection, value encoder, decoder (paper figure 4).
+
+``XMem`` is the contract that memory, engine and training work against. The full network (the published checkpoints) and
+the compact one (shipped) differ only in the parts they are built from.
+
+Shapes: B images, N objects, H and W multiples of 16, h = H/16, w = W/16. CK, CV, CH are the sizes of keys, values
+and sensory memory. Images are RGB, normalised by ``NetworkConfig.mean`` and ``std``; masks are 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmem_core import blocks
+from xmem_core.blocks import (
+    BasicBlock,
+    Bottleneck,
+    FeatureFusion,
+    HiddenReinforcer,
+    HiddenUpdater,
+    UpsampleBlock,
+    fold_objects,
+    repeat_per_object,
+    sum_of_others,
+    unfold_objects,
+)
+from xmem_core.compact import CompactDecoder, CompactKeyEncoder, CompactKeyProjection, CompactValueEncoder
+from xmem_core.errors import CoreError
+from xmem_core.features import Decoded, KeyFeatures
+
+STRIDE = 16  # of keys and values against the image
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What is needed to build a network and to feed it.
+
+    ``mean`` and ``std`` are for RGB in 0..1. ``working_size`` is the shorter side in pixels at which this model works best.
+    """
+
+    architecture: str = "xmem"
+    key_dim: int = 64
+    value_dim: int = 512
+    hidden_dim: int = 64
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    working_size: int = 480  # the paper's
+
+
+# The pilot's normalisation is (x - 127) / 128 on 0..255, as its pretrained backbone expects.
+COMPACT = NetworkConfig(
+    architecture="compact",
+    key_dim=64,
+    value_dim=224,
+    hidden_dim=48,
+    mean=(127 / 255, 127 / 255, 127 / 255),
+    std=(128 / 255, 128 / 255, 128 / 255),
+    working_size=480,
+)
+
+
+class KeyEncoder(nn.Module):
+    """ResNet-50 up to stride 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.res2 = blocks.residual_stage(Bottleneck, (64, 64, 1), 3)
+        self.layer2 = blocks.residual_stage(Bottleneck, (256, 128, 2), 4)
+        self.layer3 = blocks.residual_stage(Bottleneck, (512, 256, 2), 6)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give what keys are projected from, then f16 (B, 1024, h, w), f8 (B, 512, 2h, 2w), f4 (B, 256, 4h, 4w)."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        f4 = self.res2(x)
+        f8 = self.layer2(f4)
+        f16 = self.layer3(f8)
+        return f16, f16, f8, f4
+
+
+class KeyProjection(nn.Module):
+    """Key, shrinkage and selection from the deepest map (XMem section 3.3)."""
+
+    def __init__(self, channels: int, key_dim: int) -> None:
+        super().__init__()
+        self.key_proj = nn.Conv2d(channels, key_dim, 3, padding=1)
+        self.d_proj = nn.Conv2d(channels, 1, 3, padding=1)
+        self.e_proj = nn.Conv2d(channels, key_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1."""
+        return self.key_proj(x), self.d_proj(x) ** 2 + 1, torch.sigmoid(self.e_proj(x))
+
+
+class ValueEncoder(nn.Module):
+    """ResNet-18 over image, mask and other masks, fused with f16."""
+
+    def __init__(self, value_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = blocks.residual_stage(BasicBlock, (64, 64, 1), 2)
+        self.layer2 = blocks.residual_stage(BasicBlock, (64, 128, 2), 2)
+        self.layer3 = blocks.residual_stage(BasicBlock, (128, 256, 2), 2)
+        self.fuser = FeatureFusion(1024, 256, value_dim)
+        self.hidden_reinforce = HiddenReinforcer(value_dim, hidden_dim)
+
+    def forward(self, image: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+        """Give values (B, N, CV, h, w) for image (B, 3, H, W) and masks (B, N, H, W)."""
+        objects = masks.shape[1]
+        mask_pair = torch.stack([masks, sum_of_others(masks)], 2)  # (B, N, 2, H, W)
+        x = torch.cat([repeat_per_object(image, objects), fold_objects(mask_pair)], 1)  # (B*N, 5, H, W)
+        x = F.relu(F.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        value = self.fuser(repeat_per_object(features.f16, objects), x)
+        return unfold_objects(value, objects)
+
+
+class Decoder(nn.Module):
+    """Readout and sensory memory to logits."""
+
+    def __init__(self, value_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fuser = FeatureFusion(1024, value_dim + hidden_dim, 512)
+        self.hidden_update = HiddenUpdater((512, 256, 257), 256, hidden_dim)
+        self.up_16_8 = UpsampleBlock(512, 512, 256)
+        self.up_8_4 = UpsampleBlock(256, 256, 256)
+        self.pred = nn.Conv2d(256, 1, 3, padding=1)
+
+    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
+        """Give the decoded logits for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
+        objects = readout.shape[1]
+        per_object = fold_objects(torch.cat([readout, hidden], 2))
+        g16 = self.fuser(repeat_per_object(features.f16, objects), per_object)
+        g8 = self.up_16_8(features.f8, g16, objects)
+        g4 = self.up_8_4(features.f4, g8, objects)
+        low = self.pred(F.relu(g4))
+        logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
+        return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
+
+
+class XMem(nn.Module):
+    """The network: three functions of images, masks and readouts, and two updates of the sensory memory."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        key_encoder: KeyEncoder | CompactKeyEncoder,
+        key_proj: KeyProjection | CompactKeyProjection,
+        value_encoder: ValueEncoder | CompactValueEncoder,
+        decoder: Decoder | CompactDecoder,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.key_encoder = key_encoder
+        self.key_proj = key_proj
+        self.value_encoder = value_encoder
+        self.decoder = decoder
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether values are encoded from the image itself, not only from its features."""
+        return isinstance(self.value_encoder, ValueEncoder)
+
+    def encode_key(self, images: Tensor) -> KeyFeatures:
+        """Give the features of images (B, 3, H, W)."""
+        deepest, f16, f8, f4 = self.key_encoder(images)
+        key, shrinkage, selection = self.key_proj(deepest)
+        return KeyFeatures(key, shrinkage, selection, f16, f8, f4)
+
+    def encode_value(self, images: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+        """Give values (B, N, CV, h, w) for images (B, 3, H, W) and masks (B, N, H, W)."""
+        value: Tensor = self.value_encoder(images, features, masks)
+        return value
+
+    def reinforce_hidden(self, value: Tensor, hidden: Tensor) -> Tensor:
+        """Give the sensory memory (B, N, CH, h, w) after a deep update from values (B, N, CV, h, w)."""
+        new = self.value_encoder.hidden_reinforce(fold_objects(value), fold_objects(hidden))
+        return unfold_objects(new, hidden.shape[1])
+
+    def decode(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
+        """Give logits (B, N, H, W) for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
+        decoded: Decoded = self.decoder(features, readout, hidden)
+        return decoded
+
+    def update_hidden(self, decoded: Decoded, hidden: Tensor) -> Tensor:
+        """Give the sensory memory (B, N, CH, h, w) after a decoder update."""
+        new = self.decoder.hidden_update(decoded.scales, fold_objects(hidden))
+        return unfold_objects(new, hidden.shape[1])
+
+
+def build_network(config: NetworkConfig) -> XMem:
+    """Give an untrained network, in evaluation mode.
+
+    Raises CoreError for an architecture that does not exist.
+    """
+    sizes = (config.value_dim, config.hidden_dim)
+    if config.architecture == "xmem":
+        network = XMem(config, KeyEncoder(), KeyProjection(1024, config.key_dim), ValueEncoder(*sizes), Decoder(*sizes))
+    elif config.architecture == "compact":
+        network = XMem(
+            config,
+            CompactKeyEncoder(),
+            CompactKeyProjection(config.key_dim),
+            CompactValueEncoder(*sizes),
+            CompactDecoder(*sizes),
+        )
+    else:
+        raise CoreError(f"Unknown network architecture {config.architecture!r}; there are 'xmem' and 'compact'.")
+    return network.eval()
+
+
+def aggregate(probabilities: Tensor, dim: int) -> Tensor:
+    """Give the probabilities of background and objects together, summing to 1 over ``dim`` (one longer than the input).
+
+    ``probabilities`` are each object's own, 0..1. Background is the product of the complements. Clamped in float32 as
+    the published code does, so that 1 - 1e-7 is the nearest float32.
+    """
+    background = torch.prod(1 - probabilities, dim, keepdim=True)
+    everything = torch.cat([background, probabilities], dim).float().clamp(1e-7, 1 - 1e-7)
+    return torch.softmax(torch.log(everything / (1 - everything)), dim)

@@ -1,0 +1,79 @@
+"""The state of a propagation as plain tensors, so that an interrupted run goes on where it stopped, bit for bit.
+
+Permanent memory is not in it: it follows from the annotations. Names: ``working.3.value.1`` is object 1's values of the
+fourth block of working memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from xmem_core.bank import Bank, Rows
+from xmem_core.engine import Propagation
+from xmem_core.errors import CoreError
+
+FORMAT = 1
+
+
+def take_snapshot(propagation: Propagation) -> dict[str, Tensor]:
+    """Give the state between two steps; contiguous tensors, safe to write while the propagation goes on."""
+    state = {
+        "clock": torch.tensor([FORMAT, propagation.position, propagation.last_memory, propagation.last_deep]),
+        **{f"hidden.{object_id}": hidden for object_id, hidden in propagation.hidden.items()},
+        **_bank_state("working", propagation.memory.working),
+        **_bank_state("long_term", propagation.memory.long_term),
+    }
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+
+
+def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put a freshly started propagation into a state that `take_snapshot` gave.
+
+    Raises CoreError when the state was written in another format.
+    """
+    written, position, last_memory, last_deep = (int(value) for value in state["clock"])
+    if written != FORMAT:
+        raise CoreError(f"The snapshot has format {written}, this version reads {FORMAT}. Run the shot from its start.")
+    propagation.position, propagation.last_memory, propagation.last_deep = position, last_memory, last_deep
+    moved = {name: value.to(device) for name, value in state.items()}
+    propagation.hidden = {int(name.split(".")[1]): value for name, value in moved.items() if name.startswith("hidden.")}
+    _restore_bank(propagation.memory.working, "working", moved)
+    _restore_bank(propagation.memory.long_term, "long_term", moved)
+
+
+def _bank_state(name: str, bank: Bank) -> dict[str, Tensor]:
+    if not bank.frames:
+        return {}
+    use, life = bank.counters()
+    state = {f"{name}.frames": torch.tensor(bank.frames), f"{name}.use": use, f"{name}.life": life}
+    for place, rows in enumerate(bank.blocks):
+        block = f"{name}.{place}"
+        state |= {f"{block}.key": rows.key, f"{block}.shrinkage": rows.shrinkage, f"{block}.selection": rows.selection}
+        state |= {f"{block}.value.{object_id}": value for object_id, value in rows.values.items()}
+        state |= {f"{block}.given.{object_id}": given for object_id, given in rows.given.items()}
+    return state
+
+
+def _restore_bank(bank: Bank, name: str, state: Mapping[str, Tensor]) -> None:
+    if f"{name}.frames" not in state:
+        return
+    for place, frame in enumerate(state[f"{name}.frames"].tolist()):
+        block = f"{name}.{place}"
+        bank.append(
+            frame,
+            Rows(
+                state[f"{block}.key"],
+                state[f"{block}.shrinkage"],
+                state[f"{block}.selection"],
+                _by_object(f"{block}.value.", state),
+                _by_object(f"{block}.given.", state),
+            ),
+        )
+    bank.restore_counters(state[f"{name}.use"], state[f"{name}.life"])
+
+
+def _by_object(prefix: str, state: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    return {int(name[len(prefix) :]): value for name, value in state.items() if name.startswith(prefix)}
