@@ -1,11 +1,10 @@
 """Install XMem++ for Nuke: the core, the server with its ``xmem`` command, and the wire both sides share."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # Exact: an unpinned torch resolves to whatever CUDA build is newest, and parity was measured with this one.
-TORCH = "torch==2.13.0"
 RUN = [
-    TORCH,
+    "torch==2.13.0",
     "numpy>=2.0,<3",
     "safetensors>=0.5,<1",
     "pyzmq>=25,<28",
@@ -15,13 +14,22 @@ RUN = [
     "opencolorio>=2.5,<3",
     "tqdm>=4.66,<5",
 ]
-TEST = ["pytest>=8,<10"]
+TEST = ["pytest>=8,<10", "pytest-timeout>=2,<3", "pillow>=10"]
 
 setup(
     install_requires=RUN,
-    extras_require={"test": TEST, "dev": [*TEST, "ruff==0.17.*", "mypy==2.4.*", "pillow>=10"]},
-    package_dir={"xmem_core": "xmem_core", "xmem_server": "server/xmem_server", "": "nuke_plugin"},
-    packages=["xmem_core", "xmem_server", "xmem_server.commands", "xmem_server.worker", "xmem_protocol", "xmem_client"],
-    package_data={"xmem_core": ["models/*.safetensors"], "xmem_server": ["py.typed"]},
+    extras_require={"test": TEST, "dev": [*TEST, "ruff==0.17.*", "mypy==2.4.*"]},
+    package_dir={
+        "xmem_core": "xmem_core",
+        "xmem_server": "server/xmem_server",
+        "xmem_protocol": "nuke_plugin/xmem_protocol",
+        "xmem_client": "nuke_plugin/xmem_client",
+    },
+    packages=[
+        "xmem_core",
+        *find_packages("server"),
+        *find_packages("nuke_plugin", include=["xmem_protocol", "xmem_client"]),
+    ],
+    package_data={"xmem_core": ["models/*.safetensors"]},
     entry_points={"console_scripts": ["xmem = xmem_server.__main__:main"]},
 )

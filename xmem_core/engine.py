@@ -173,6 +173,7 @@ class Propagation:
         self.last_memory = 0
         self.last_deep = -engine.policy.deep_update_every
         self.hidden: dict[int, Tensor] = {}  # object id -> (CH, h, w)
+        self.skipped: list[int] = []  # frames that could not be read
 
     @torch.inference_mode()
     def step(self, encoded: FrameFeatures) -> FrameResult:
@@ -197,6 +198,7 @@ class Propagation:
 
     def skip(self) -> None:
         """Pass over the next frame without looking at it: it could not be read."""
+        self.skipped.append(self.frames[self.position])
         self.position += 1
 
     @property

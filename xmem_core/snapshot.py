@@ -22,6 +22,7 @@ def take_snapshot(propagation: Propagation) -> dict[str, Tensor]:
     """Give the state between two steps; contiguous tensors, safe to write while the propagation goes on."""
     state = {
         "clock": torch.tensor([FORMAT, propagation.position, propagation.last_memory, propagation.last_deep]),
+        "skipped": torch.tensor(propagation.skipped, dtype=torch.int64),
         **{f"hidden.{object_id}": hidden for object_id, hidden in propagation.hidden.items()},
         **_bank_state("working", propagation.memory.working),
         **_bank_state("long_term", propagation.memory.long_term),
@@ -38,6 +39,7 @@ def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], devi
     if written != FORMAT:
         raise CoreError(f"The snapshot has format {written}, this version reads {FORMAT}. Run the shot from its start.")
     propagation.position, propagation.last_memory, propagation.last_deep = position, last_memory, last_deep
+    propagation.skipped = state["skipped"].tolist()
     moved = {name: value.to(device) for name, value in state.items()}
     propagation.hidden = {int(name.split(".")[1]): value for name, value in moved.items() if name.startswith("hidden.")}
     _restore_bank(propagation.memory.working, "working", moved)

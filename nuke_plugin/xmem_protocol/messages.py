@@ -1,0 +1,363 @@
+"""Every message that travels, by lane: requests and replies, job events, chunks of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from xmem_protocol.values import (
+    EngineInfo,
+    JobInfo,
+    Key,
+    MatteFile,
+    Plate,
+    PropagationSettings,
+    Shot,
+    Suggestion,
+    SuggestionSettings,
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base of everything that travels; ``TYPE`` is its name on the wire."""
+
+    TYPE: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Hello(Message):
+    """The first request of a client; answered by Welcome or by an error of code ``unsupported_version``."""
+
+    TYPE: ClassVar[str] = "hello"
+    wire_major: int
+    wire_minor: int
+    client_version: str
+
+
+@dataclass(frozen=True)
+class Welcome(Message):
+    """Who answers: its versions, what it may read, its engines. ``server_epoch`` is another one after every restart."""
+
+    TYPE: ClassVar[str] = "welcome"
+    wire_major: int
+    wire_minor: int
+    server_version: str
+    server_epoch: str
+    max_upload_bytes: int
+    readable_roots: tuple[str, ...]
+    engines: tuple[EngineInfo, ...]
+
+
+@dataclass(frozen=True)
+class Ping(Message):
+    """Are you there? Answered by Pong, on either lane."""
+
+    TYPE: ClassVar[str] = "ping"
+
+
+@dataclass(frozen=True)
+class Pong(Message):
+    """The answer to Ping."""
+
+    TYPE: ClassVar[str] = "pong"
+
+
+@dataclass(frozen=True)
+class ErrorReply(Message):
+    """A request was refused or failed: ``code`` is one of this package's error codes, ``message`` is for the artist."""
+
+    TYPE: ClassVar[str] = "error"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class OpenSession(Message):
+    """Open or reopen; reopening with another shot than the session was made with is an error."""
+
+    TYPE: ClassVar[str] = "open_session"
+    session: str
+    shot: Shot
+
+
+@dataclass(frozen=True)
+class SessionState(Message):
+    """A session as it is stored now; the answer to whatever opens or changes one."""
+
+    TYPE: ClassVar[str] = "session_state"
+    session: str
+    shot: Shot
+    revision: int  # grows by one with every change of keys
+    plate_count: int
+    keys: tuple[Key, ...]
+    jobs: tuple[JobInfo, ...]
+
+
+@dataclass(frozen=True)
+class PutPlates(Message):
+    """Say which file each frame is; at most MAX_PLATES_PER_MESSAGE at a time."""
+
+    TYPE: ClassVar[str] = "put_plates"
+    session: str
+    plates: tuple[Plate, ...]
+
+
+@dataclass(frozen=True)
+class FindMissing(Message):
+    """Ask which of these files the server lacks."""
+
+    TYPE: ClassVar[str] = "find_missing"
+    sha256s: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Missing(Message):
+    """The answer to FindMissing: those that must still be sent."""
+
+    TYPE: ClassVar[str] = "missing"
+    sha256s: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AdoptFile(Message):
+    """Have the server copy a file it can read itself; the path must be below one of Welcome.readable_roots."""
+
+    TYPE: ClassVar[str] = "adopt_file"
+    path: str
+    sha256: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class FileStored(Message):
+    """The answer to AdoptFile: the file is whole, verified and on disk."""
+
+    TYPE: ClassVar[str] = "file_stored"
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PutKey(Message):
+    """Say what an object is at a frame; replaces what was said of it there before."""
+
+    TYPE: ClassVar[str] = "put_key"
+    session: str
+    key: Key
+
+
+@dataclass(frozen=True)
+class RemoveKey(Message):
+    """Forget what was said of an object at a frame (object_id 0: of every object there)."""
+
+    TYPE: ClassVar[str] = "remove_key"
+    session: str
+    frame: int
+    object_id: int
+
+
+@dataclass(frozen=True)
+class StartPropagation(Message):
+    """Run XMem++ over the session as it is now; the same question again gives the same job."""
+
+    TYPE: ClassVar[str] = "start_propagation"
+    session: str
+    settings: PropagationSettings
+
+
+@dataclass(frozen=True)
+class StartSuggestion(Message):
+    """Needs a finished propagation of the session's present keys: its mattes are what the rule looks at."""
+
+    TYPE: ClassVar[str] = "start_suggestion"
+    session: str
+    settings: SuggestionSettings
+
+
+@dataclass(frozen=True)
+class JobAccepted(Message):
+    """The answer to what starts a job: its name."""
+
+    TYPE: ClassVar[str] = "job_accepted"
+    job: str
+
+
+@dataclass(frozen=True)
+class Follow(Message):
+    """Send me the events of this job after this number, EVENT_WINDOW ahead at most. Sent again, it grants more."""
+
+    TYPE: ClassVar[str] = "follow"
+    job: str
+    after_seq: int
+
+
+@dataclass(frozen=True)
+class Following(Message):
+    """The answer to Follow: the job's state as in JobInfo."""
+
+    TYPE: ClassVar[str] = "following"
+    job: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Cancel(Message):
+    """Stop a job before its next frame."""
+
+    TYPE: ClassVar[str] = "cancel"
+    job: str
+
+
+@dataclass(frozen=True)
+class CancelAccepted(Message):
+    """The answer to Cancel: it was passed on. JobCancelled says when the job has stopped."""
+
+    TYPE: ClassVar[str] = "cancel_accepted"
+    job: str
+
+
+@dataclass(frozen=True)
+class GetStatus(Message):
+    """Ask how busy the server is."""
+
+    TYPE: ClassVar[str] = "get_status"
+
+
+@dataclass(frozen=True)
+class Status(Message):
+    """The answer to GetStatus."""
+
+    TYPE: ClassVar[str] = "status"
+    server_epoch: str
+    sessions: int
+    queued: int
+    engines: tuple[EngineInfo, ...]
+
+
+# ---------------------------------------------------------------------------------------------------------- job events
+
+
+@dataclass(frozen=True)
+class Event(Message):
+    """Base of what a job says while it runs. ``seq`` counts from 1 within the job and is never reused.
+
+    Progress has seq 0: it is not stored and may be dropped; everything else may not.
+    """
+
+    job: str
+    seq: int
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Where a job is. Times are in seconds; ``eta_seconds`` is -1 when not known yet."""
+
+    TYPE: ClassVar[str] = "progress"
+    stage: str  # waiting, decoding, encoding, annotating, propagating, comparing
+    done: int
+    total: int
+    frame: int
+    frames_per_second: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class MatteReady(Event):
+    """A frame is finished: its files are whole and stored."""
+
+    TYPE: ClassVar[str] = "matte_ready"
+    frame: int
+    is_key: bool
+    files: tuple[MatteFile, ...]
+
+
+@dataclass(frozen=True)
+class FrameFailed(Event):
+    """One frame could not be read; the job goes on without it."""
+
+    TYPE: ClassVar[str] = "frame_failed"
+    frame: int
+    message: str
+
+
+@dataclass(frozen=True)
+class SuggestionsReady(Event):
+    """The answer of a suggestion job: frames to annotate next, best first."""
+
+    TYPE: ClassVar[str] = "suggestions_ready"
+    suggestions: tuple[Suggestion, ...]
+    note: str  # says why the list is shorter than asked for; else empty
+
+
+@dataclass(frozen=True)
+class JobDone(Event):
+    """A job has finished; its last event."""
+
+    TYPE: ClassVar[str] = "job_done"
+    summary: str  # one line: working size, colour transform, policy
+
+
+@dataclass(frozen=True)
+class JobFailed(Event):
+    """A job could not be finished; its last event."""
+
+    TYPE: ClassVar[str] = "job_failed"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobCancelled(Event):
+    """A job stopped because it was asked to; its last event."""
+
+    TYPE: ClassVar[str] = "job_cancelled"
+
+
+# ------------------------------------------------------------------------------------------------------------ bulk lane
+
+
+@dataclass(frozen=True)
+class BeginUpload(Message):
+    """Say what file is coming; answered by UploadState. Asked again after a break, it says what is still wanted."""
+
+    TYPE: ClassVar[str] = "begin_upload"
+    sha256: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class UploadState(Message):
+    """Chunk numbers (of CHUNK_BYTES each) still wanted, the first 1000 of them; empty when the file is already stored."""
+
+    TYPE: ClassVar[str] = "upload_state"
+    sha256: str
+    wanted: tuple[int, ...]
+    stored: bool
+
+
+@dataclass(frozen=True)
+class UploadChunk(Message):
+    """One chunk, in the payload. Answered by UploadState; at most UPLOAD_CREDIT unanswered at a time."""
+
+    TYPE: ClassVar[str] = "upload_chunk"
+    sha256: str
+    chunk: int
+
+
+@dataclass(frozen=True)
+class FetchChunk(Message):
+    """Ask for one chunk of a stored file. Asking is the credit: nothing comes unasked."""
+
+    TYPE: ClassVar[str] = "fetch_chunk"
+    sha256: str
+    chunk: int
+
+
+@dataclass(frozen=True)
+class FileChunk(Message):
+    """One chunk of a stored file, in the payload."""
+
+    TYPE: ClassVar[str] = "file_chunk"
+    sha256: str
+    chunk: int
+    nbytes: int  # of the whole file

@@ -1,0 +1,302 @@
+"""``xmem roto``: mattes for a whole plate from a few hand-made ones."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from xmem_client import Client, fetch_connection
+from xmem_protocol import PropagationSettings, SuggestionSettings
+from xmem_server.commands.console import DONE, WRONG, Console, fetch_range
+from xmem_server.commands.private_server import PrivateServer, PrivateServerSettings
+from xmem_server.commands.roto_run import RotoResult, RotoSettings, run_roto
+from xmem_server.commands.serve import add_model_arguments
+from xmem_server.commands.shot_source import SourceSettings, check_output, fetch_source
+from xmem_server.decoding import Decoder
+from xmem_server.key_folder import FORMS, KeyFolderOptions
+from xmem_server.weights_store import fetch_model_choice
+
+SUMMARY = "Pull mattes for a whole plate from a few hand-made ones. Run the same command again to go on after a stop."
+_DEFAULTS = PropagationSettings(0, 0)
+_ON_OFF = {"on": True, "off": False}
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """Which server a command talks to: one that runs (``connection_file``), else one of its own with this model."""
+
+    connection_file: Path | None
+    model: str
+    device: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="O", help="folder for the mattes: O/OBJECT/FRAME.exr"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=_DEFAULTS.working_size,
+        metavar="N",
+        help="shorter side of the picture the network sees, in pixels; 0 is the model's own choice. Larger is finer and slower",
+    )
+    parser.add_argument(
+        "--output",
+        choices=("exr-half", "exr-float", "png16"),
+        default=_DEFAULTS.output,
+        help="what a matte is written as",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("per-object", "layered"),
+        default=_DEFAULTS.layout,
+        help="a folder for each object, or one EXR a frame with a layer for each",
+    )
+    parser.add_argument(
+        "--suggest", type=int, default=0, metavar="COUNT", help="afterwards say which COUNT frames to draw next"
+    )
+    add_suggestion_arguments(parser)
+    add_server_arguments(parser)
+    memory = parser.add_argument_group("memory", "how the network remembers; the defaults suit nearly every shot")
+    memory.add_argument(
+        "--threshold",
+        type=float,
+        default=_DEFAULTS.threshold,
+        help="alpha above this counts as inside, for the network; your keys come back untouched",
+    )
+    memory.add_argument(
+        "--permanent",
+        choices=("every", "first", "none"),
+        default=_DEFAULTS.permanent,
+        help="which keys every frame may look at",
+    )
+    memory.add_argument(
+        "--long-term",
+        choices=_ON_OFF,
+        default="on",
+        help="keep a digest of frames long past; without it only recent frames and keys are remembered",
+    )
+    memory.add_argument(
+        "--mem-every", type=int, default=_DEFAULTS.mem_every, metavar="N", help="remember every N-th frame"
+    )
+    memory.add_argument(
+        "--deep-update-every",
+        type=int,
+        default=_DEFAULTS.deep_update_every,
+        metavar="N",
+        help="refresh the short memory thoroughly every N frames; -1 is the same as --mem-every",
+    )
+    memory.add_argument(
+        "--top-k",
+        type=int,
+        default=_DEFAULTS.top_k,
+        metavar="N",
+        help="how many remembered places each pixel is compared with",
+    )
+    memory.add_argument(
+        "--max-working-frames",
+        type=int,
+        default=_DEFAULTS.max_working_frames,
+        metavar="N",
+        help="recent frames kept whole",
+    )
+    memory.add_argument(
+        "--min-working-frames",
+        type=int,
+        default=_DEFAULTS.min_working_frames,
+        metavar="N",
+        help="recent frames left after a digest is made",
+    )
+    memory.add_argument(
+        "--prototypes", type=int, default=_DEFAULTS.prototypes, metavar="N", help="places kept from each digest"
+    )
+    memory.add_argument(
+        "--max-long-term", type=int, default=_DEFAULTS.max_long_term, metavar="N", help="places kept in all digests"
+    )
+    memory.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default=_DEFAULTS.precision,
+        help="float32 is exact; the others are faster on graphics cards",
+    )
+    memory.add_argument(
+        "--snapshot-every",
+        type=int,
+        default=_DEFAULTS.snapshot_every,
+        metavar="N",
+        help="frames computed again at most after an interruption",
+    )
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say what to work on."""
+    parser.add_argument(
+        "--plate", required=True, metavar="P", help="the plate: shot.%%04d.exr, shot.####.exr, a folder, or a video"
+    )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        required=True,
+        metavar="K",
+        help="folder of hand-made mattes, named by frame: alphas of one object, a folder for each object (1, 2, ...), index masks or coloured masks",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="A-B",
+        help="range to work on; the whole plate when not given. Negative numbers: --frames=-5-10",
+    )
+    parser.add_argument(
+        "--plate-colorspace",
+        default="auto",
+        metavar="NAME",
+        help="'display' for ready-to-view pixels, an OpenColorIO colour space, or 'auto': float EXR is linear, all else ready to view",
+    )
+    parser.add_argument("--key-form", choices=FORMS, default="auto", help="what the files in K are; auto looks at them")
+    parser.add_argument(
+        "--key-channel",
+        default="auto",
+        metavar="NAME",
+        help="channel that holds a key's alpha; auto takes A, else Y, else R",
+    )
+
+
+def add_suggestion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of suggestion."""
+    usual = SuggestionSettings(1)
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=usual.alpha,
+        help="what a suggestion looks at: 0 the whole picture, 1 the object alone",
+    )
+    parser.add_argument(
+        "--min-area",
+        type=float,
+        default=usual.min_area,
+        help="share of the picture below which a matte is too small to judge by",
+    )
+    parser.add_argument(
+        "--object",
+        type=int,
+        default=usual.object_id,
+        metavar="ID",
+        help="suggest for this object; 0 is for all of them",
+    )
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say who computes."""
+    parser.add_argument(
+        "--server",
+        type=Path,
+        metavar="FILE",
+        help="connection file of a server that runs; without it the command starts its own and stops it at the end. --model and --device are then the server's",
+    )
+    add_model_arguments(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run a propagation; give the exit code."""
+    out = options.out.expanduser()
+    settings = _fetch_settings(options, out, check_output(out))
+    choice = fetch_server_choice(options)
+    with Decoder() as decoder:
+        source = fetch_source(settings.source, decoder)
+        with open_client(choice, settings.out, source_roots(settings.source)) as client:
+            result = run_roto(client, source, settings, decoder, console)
+    return finish(result, console)
+
+
+def finish(result: RotoResult, console: Console) -> int:
+    """Say where everything is; give the exit code."""
+    console.write(
+        f"{len(result.frames)} frames in {result.out}; {result.frames_per_second:.2f} frames/s; {result.summary}"
+    )
+    console.write(f"Look at {result.sheet}, then draw where it is wrong and run the same command again.")
+    if not result.failed:
+        return DONE
+    frame, message = min(result.failed.items())
+    more = len(result.failed) - 1
+    console.fail(
+        f"{message if str(frame) in message else f'Frame {frame}: {message}'}"
+        + (f" (and {more} more frames failed)" if more else "")
+    )
+    return WRONG
+
+
+def fetch_source_settings(options: argparse.Namespace) -> SourceSettings:
+    """Give what to work on, from the command line."""
+    return SourceSettings(
+        plate=str(Path(options.plate).expanduser()),
+        keys=options.keys.expanduser(),
+        frames=fetch_range(options.frames) if options.frames else None,
+        colorspace=options.plate_colorspace,
+        key_form=KeyFolderOptions(options.key_form, options.key_channel),
+    )
+
+
+def fetch_suggestion_settings(options: argparse.Namespace, count: int) -> SuggestionSettings:
+    """Give how to suggest, from the command line."""
+    return SuggestionSettings(count, options.alpha, options.min_area, options.object)
+
+
+def fetch_server_choice(options: argparse.Namespace) -> ServerChoice:
+    """Give which server to talk to, from the command line. Raises InputError when the model is not there."""
+    if options.server is not None:
+        return ServerChoice(options.server.expanduser(), "", "")
+    return ServerChoice(None, fetch_model_choice(options.model), options.device)
+
+
+def source_roots(source: SourceSettings) -> tuple[Path, ...]:
+    """Give the folders a private server may read by itself."""
+    plate = Path(source.plate)
+    return tuple(folder.resolve() for folder in (plate if plate.is_dir() else plate.parent, source.keys))
+
+
+@contextmanager
+def open_client(choice: ServerChoice, out: Path, roots: tuple[Path, ...]) -> Iterator[Client]:
+    """Give a client of the chosen server. A private server's state is below ``out``, and it ends with the context."""
+    name = f"xmem-{uuid4()}"
+    if choice.connection_file is not None:
+        connection_file = choice.connection_file
+        with Client(lambda: fetch_connection(connection_file), name) as client:
+            yield client
+        return
+    settings = PrivateServerSettings(check_output(out).resolve(), choice.model, choice.device, roots)
+    with PrivateServer(settings) as server, Client(server.fetch_connection, name) as client:
+        yield client
+
+
+def _fetch_settings(options: argparse.Namespace, out: Path, folder: Path) -> RotoSettings:
+    return RotoSettings(
+        source=fetch_source_settings(options),
+        out=out,
+        folder=folder,
+        suggestion=fetch_suggestion_settings(options, options.suggest) if options.suggest else None,
+        propagation=PropagationSettings(
+            first=0,
+            last=0,
+            working_size=options.size,
+            threshold=options.threshold,
+            permanent=options.permanent,
+            long_term=_ON_OFF[options.long_term],
+            mem_every=options.mem_every,
+            deep_update_every=options.deep_update_every,
+            top_k=options.top_k,
+            max_working_frames=options.max_working_frames,
+            min_working_frames=options.min_working_frames,
+            prototypes=options.prototypes,
+            max_long_term=options.max_long_term,
+            precision=options.precision,
+            output=options.output,
+            layout=options.layout,
+            snapshot_every=options.snapshot_every,
+        ),
+    )

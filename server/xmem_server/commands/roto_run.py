@@ -1,0 +1,265 @@
+"""One propagation as a client runs it: send, start, follow, fetch, suggest, and say what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from xmem_client import Client, hash_file
+from xmem_protocol import (
+    EngineInfo,
+    Event,
+    FrameFailed,
+    JobCancelled,
+    JobDone,
+    JobFailed,
+    MatteFile,
+    MatteReady,
+    Progress,
+    PropagationSettings,
+    ServerError,
+    Suggestion,
+    SuggestionSettings,
+    SuggestionsReady,
+)
+from xmem_server import contact_sheet
+from xmem_server.commands.console import Console, ProgressBar
+from xmem_server.commands.shot_source import ShotSource, SourceSettings, fetch_session, update_session
+from xmem_server.decoding import Decoder
+from xmem_server.picture_files import save_png
+from xmem_server.report import Report, save_report
+
+SHEET, REPORT = "contact_sheet.png", "report.json"
+_STAGES = {
+    "waiting": "Waiting for the engine",
+    "decoding": "Reading plates",
+    "encoding": "Looking at plates",
+    "annotating": "Learning your keys",
+    "propagating": "Pulling mattes",
+    "comparing": "Comparing frames",
+}
+
+
+@dataclass(frozen=True)
+class RotoSettings:
+    """One run: what on, where to, how, and whether to suggest afterwards.
+
+    ``folder`` keeps the session's name, so that the next run goes on with it. The range in ``propagation`` is not looked
+    at: the source's is taken.
+    """
+
+    source: SourceSettings
+    out: Path
+    folder: Path
+    propagation: PropagationSettings
+    suggestion: SuggestionSettings | None = None
+
+
+@dataclass(frozen=True)
+class RotoResult:
+    """What a run left: matte files by frame and object (0: layered), frames that failed and why, and the rest of its story."""
+
+    out: Path
+    frames: tuple[int, ...]
+    files: Mapping[int, Mapping[int, Path]]
+    failed: Mapping[int, str]
+    frames_per_second: float
+    summary: str
+    suggestions: tuple[Suggestion, ...]
+    suggestion_note: str
+    sheet: Path
+
+
+@dataclass
+class _Followed:
+    """What has come of a job so far."""
+
+    files: dict[int, dict[int, Path]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    frames_per_second: float = 0.0
+    suggestions: tuple[Suggestion, ...] = ()
+    note: str = ""
+    summary: str = ""
+
+
+def run_roto(
+    client: Client, source: ShotSource, settings: RotoSettings, decoder: Decoder, console: Console
+) -> RotoResult:
+    """Give what a whole run left in its output folder.
+
+    Raises XMemError when it cannot be finished. KeyboardInterrupt passes through once the job is cancelled.
+    """
+    marks = {"start": time.monotonic()}
+    welcome = client.hello()
+    session = fetch_session(settings.folder, source.shot)
+    update_session(client, session, source, console)
+    marks["sending"] = time.monotonic()
+    propagation = dataclasses.replace(settings.propagation, first=source.first, last=source.last)
+    done = follow_job(client, client.start_propagation(session, propagation), settings.out, console)
+    marks["propagating"] = time.monotonic()
+    if settings.suggestion is not None:
+        found = follow_job(client, client.start_suggestion(session, settings.suggestion), settings.out, console)
+        done.suggestions, done.note = found.suggestions, found.note
+        marks["suggesting"] = time.monotonic()
+        write_suggestions(done.suggestions, done.note, console)
+    sheet = _save_sheet(source, settings, done, decoder)
+    marks["contact sheet"] = time.monotonic()
+    engine = welcome.engines[0] if welcome.engines else None
+    _save_report(source, settings.out, propagation, (done, engine, marks))
+    return RotoResult(
+        out=settings.out,
+        frames=tuple(sorted(done.files)),
+        files=done.files,
+        failed=done.failed,
+        frames_per_second=done.frames_per_second,
+        summary=done.summary,
+        suggestions=done.suggestions,
+        suggestion_note=done.note,
+        sheet=sheet,
+    )
+
+
+def follow_job(client: Client, job: str, out: Path, console: Console) -> _Followed:
+    """Give what came of a job, its mattes written below ``out`` as they come.
+
+    Raises ServerError when it fails. On KeyboardInterrupt the job is cancelled.
+    """
+    followed = _Followed()
+    stages = _Stages(console)
+    try:
+        for event in client.follow(job):
+            _take(event, followed, stages)
+            if isinstance(event, MatteReady):
+                followed.files[event.frame] = {
+                    file.object_id: _fetch_matte(client, file, event.frame, out) for file in event.files
+                }
+    except KeyboardInterrupt:
+        client.cancel(job)
+        raise
+    finally:
+        stages.close()
+    return followed
+
+
+def _take(event: Event, followed: _Followed, stages: _Stages) -> None:
+    match event:
+        case Progress():
+            stages.update(event)
+            if event.stage == "propagating":
+                followed.frames_per_second = event.frames_per_second or followed.frames_per_second
+        case FrameFailed():
+            followed.failed[event.frame] = event.message
+        case SuggestionsReady():
+            followed.suggestions, followed.note = event.suggestions, event.note
+        case JobDone():
+            followed.summary = event.summary
+        case JobFailed():
+            raise ServerError(event.code, event.message)
+        case JobCancelled():
+            raise ServerError("cancelled", "The job was cancelled from elsewhere. Run the same command again to go on.")
+        case _:
+            pass
+
+
+class _Stages:
+    """A bar for each stage of a job, one after another."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage = ""
+        self._bar: ProgressBar | None = None
+
+    def update(self, event: Progress) -> None:
+        if event.stage != self._stage or self._bar is None:
+            self.close()
+            self._stage = event.stage
+            self._bar = self._console.progress(_STAGES.get(event.stage, event.stage), event.total)
+        self._bar.update(event.done)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+def _fetch_matte(client: Client, file: MatteFile, frame: int, out: Path) -> Path:
+    """Give where a matte is; one that is there already with the same bytes is not written again."""
+    name = f"{frame:05d}{file.suffix}"
+    path = out / str(file.object_id) / name if file.object_id else out / name
+    if path.is_file() and path.stat().st_size == file.nbytes and hash_file(path) == file.sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    client.fetch_file(file.sha256, file.nbytes, path)
+    return path
+
+
+def write_suggestions(suggestions: tuple[Suggestion, ...], note: str, console: Console) -> None:
+    """Say which frames to draw next, and why."""
+    if suggestions:
+        console.write("Draw next:")
+    for suggestion in suggestions:
+        console.write(f"  frame {suggestion.frame}: {suggestion.reason}")
+    if note:
+        console.write(f"  {note}")
+
+
+# --------------------------------------------------------------------------------------------------- what is left behind
+
+
+def _save_sheet(source: ShotSource, settings: RotoSettings, done: _Followed, decoder: Decoder) -> Path:
+    """Give where the contact sheet is."""
+    shot = source.shot
+    panel = contact_sheet.fetch_panel_size(shot.width, shot.height, shot.pixel_aspect)
+    rows = []
+    for frame in contact_sheet.pick_frames(sorted(done.files.keys() - done.failed.keys()), source.key_frames):
+        plate = source.plates[frame]
+        size = (min(panel[1], shot.height), min(panel[0], shot.width))
+        picture = decoder.fetch_plate(str(plate.path), plate.suffix, plate.index, shot.colorspace, size)
+        alphas = _fetch_alphas(done.files[frame], source.objects, decoder)
+        rows.append(contact_sheet.SheetRow(frame, picture, alphas, frame in source.key_frames))
+    title = f"{shot.name}  {source.first}-{source.last}  keys: {len(source.key_frames)}"
+    sheet = contact_sheet.fetch_sheet(title, rows, panel)
+    path = settings.out / SHEET
+    save_png(path, sheet[..., ::-1])
+    return path
+
+
+def _fetch_alphas(
+    files: Mapping[int, Path], objects: tuple[int, ...], decoder: Decoder
+) -> dict[int, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    if 0 in files:
+        path = files[0]
+        return {number: decoder.fetch_alpha(str(path), path.suffix, f"channel:object_{number}.A") for number in objects}
+    return {number: decoder.fetch_alpha(str(path), path.suffix, "channel:auto") for number, path in files.items()}
+
+
+def _save_report(
+    source: ShotSource,
+    out: Path,
+    propagation: PropagationSettings,
+    story: tuple[_Followed, EngineInfo | None, Mapping[str, float]],
+) -> None:
+    done, engine, marks = story
+    times = list(marks.items())
+    keys = {frame: tuple(key.object_id for key in source.keys if key.frame == frame) for frame in source.key_frames}
+    report = Report(
+        plate=source.settings.plate,
+        shot=source.shot,
+        settings=propagation,
+        engine=engine,
+        colour=source.colour,
+        summary=done.summary,
+        frames=tuple(sorted(done.files)),
+        keys=keys,
+        failed=done.failed,
+        frames_per_second=round(done.frames_per_second, 3),
+        seconds={name: round(at - times[index][1], 2) for index, (name, at) in enumerate(times[1:])},
+        suggestions=done.suggestions,
+        suggestion_note=done.note,
+    )
+    save_report(out / REPORT, report)

@@ -1,0 +1,100 @@
+"""``xmem serve``: the server. Imports nothing that computes or reads pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from xmem_server.commands.console import Console
+from xmem_server.service import ServeSettings, serve
+from xmem_server.weights_store import fetch_model_choice
+
+SUMMARY = "Run the server that Nuke and the other commands talk to, until it is stopped with Ctrl-C."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDR",
+        help="address to listen on; this version serves its own machine only",
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on, and the next one for pixels; 0 takes free ones"
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=fetch_state_folder(),
+        metavar="DIR",
+        help="folder that keeps sessions, keys and mattes",
+    )
+    parser.add_argument(
+        "--connection",
+        type=Path,
+        metavar="FILE",
+        help="file that tells clients where the server is; connection.json in the state folder when not given",
+    )
+    parser.add_argument(
+        "--readable-root",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder whose plates the server reads by itself instead of having them sent; may be given again",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say what computes."""
+    parser.add_argument(
+        "--model",
+        default="compact",
+        metavar="compact|FILE",
+        help="the model in the package, a checkpoint file, or the name of one fetched with 'xmem weights get'",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda:N",
+        help="what computes; auto takes a graphics card when there is one",
+    )
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Serve until stopped; give the exit code."""
+    del console  # the server logs to stderr itself
+    if options.until_stdin_closes:
+        threading.Thread(target=_stop_when_stdin_closes, daemon=True).start()
+    return serve(
+        ServeSettings(
+            state=options.state.expanduser().resolve(),
+            connection_file=(options.connection or options.state / "connection.json").expanduser().resolve(),
+            model=fetch_model_choice(options.model),
+            device=options.device,
+            bind=options.bind if "://" in options.bind else f"tcp://{options.bind}",
+            control_port=options.port,
+            bulk_port=options.port + 1 if options.port else 0,
+            readable_roots=tuple(root.expanduser().resolve() for root in options.readable_root),
+        )
+    )
+
+
+def fetch_state_folder() -> Path:
+    """Give the folder a server keeps its state in when none is named: xmem/server in the user's state folder."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "xmem" / "server"
+
+
+def _stop_when_stdin_closes() -> None:
+    """Stop with the process that started this one, however that one ends."""
+    while sys.stdin.buffer.read(1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

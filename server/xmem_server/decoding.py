@@ -1,0 +1,230 @@
+"""Pixels in and out through a process of their own: the parent's side. Imports no image library.
+
+A hostile or broken file can only take down the decode process, which has a memory limit; the next call starts another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import xmem_protocol
+import xmem_server
+from xmem_protocol import BAD_INPUT, OUT_OF_MEMORY, InputError, RemoteProtocolError, ServerError
+from xmem_server.decode_messages import (
+    ANSWERS,
+    AlphaWanted,
+    HeaderWanted,
+    PlateWanted,
+    Refused,
+    SaveWanted,
+    SurveyWanted,
+    TransformWanted,
+)
+from xmem_server.headers import DecodeLimits, Header, MaskSurvey, WrittenFile, display_name
+from xmem_server.pipes import MAX_ATTACHMENT_BYTES, read_answer, write_answer
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+class Decoder:
+    """Decodes and writes picture files in a child process. Any thread may call; one request runs at a time.
+
+    Every method raises InputError, with one line for the artist, when a file cannot be read or written, takes the child
+    over its memory limit or takes too long; ServerError STORAGE_FULL when the disk is full. ``suffix`` is the original
+    file's, with the dot, for a stored file has none.
+    """
+
+    def __init__(self, limits: DecodeLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def process_id(self) -> int | None:
+        """The child's process id, while there is one."""
+        return self._child.pid if self._child is not None else None
+
+    def fetch_header(self, path: str, suffix: str) -> Header:
+        """Give a picture file's header; no pixel is decoded."""
+        answer, _ = self._ask(HeaderWanted(_absolute(path), suffix), path)
+        found: Header = answer.header
+        return found
+
+    def fetch_plate(
+        self, path: str, suffix: str, index: int, colorspace: str, size: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Give a plate: HxWx3 RGB float32, display-referred 0..1, on the display window.
+
+        ``index`` is the picture's place in a video, from 0. ``colorspace`` is as in ``xmem_protocol.Shot``. ``size`` is
+        (height, width) to average the picture down to, after the colour transform, before it crosses the pipe.
+        """
+        height, width = size or (0, 0)
+        answer, pixels = self._ask(PlateWanted(_absolute(path), suffix, index, colorspace, height, width), path)
+        return np.frombuffer(pixels, np.float32).reshape(answer.height, answer.width, answer.channels)
+
+    def fetch_alpha(self, path: str, suffix: str, selector: str) -> npt.NDArray[np.float32]:
+        """Give an object's alpha: HxW float32 0..1 on the display window, as stored; selectors as in ``xmem_protocol.Key``."""
+        answer, pixels = self._ask(AlphaWanted(_absolute(path), suffix, selector), path)
+        return np.frombuffer(pixels, np.float32).reshape(answer.height, answer.width)
+
+    def survey_mask(self, path: str, suffix: str) -> MaskSurvey:
+        """Give what a mask file holds: indices, colours or an alpha."""
+        answer, _ = self._ask(SurveyWanted(_absolute(path), suffix), path)
+        found: MaskSurvey = answer.survey
+        return found
+
+    def describe_transform(self, colorspace: str, kind: str) -> str:
+        """Give one line on what a colour space means for a kind of file (of ``headers``); InputError when it is unknown."""
+        answer, _ = self._ask(TransformWanted(colorspace, kind), "")
+        description: str = answer.description
+        return description
+
+    def save_matte(self, path: str, alpha: npt.NDArray[np.float32], header: Header, output: str) -> WrittenFile:
+        """Write one object's matte, whole or not at all; ``output`` is ``exr-half``, ``exr-float`` or ``png16``."""
+        return self._save(SaveWanted(_absolute(path), header, output, ()), [alpha], path)
+
+    def save_layered(
+        self, path: str, alphas: dict[int, npt.NDArray[np.float32]], header: Header, output: str
+    ) -> WrittenFile:
+        """Write the mattes of all objects as one EXR with channels ``object_<id>.A``, whole or not at all."""
+        if not alphas:
+            raise InputError(f"{display_name(Path(path))} would have no object in it. Give at least one key.")
+        return self._save(SaveWanted(_absolute(path), header, output, tuple(alphas)), list(alphas.values()), path)
+
+    def close(self) -> None:
+        """End the child; a later call starts another."""
+        with self._lock:
+            self._end_child()
+
+    def _save(self, request: SaveWanted, alphas: list[npt.NDArray[np.float32]], path: str) -> WrittenFile:
+        name = display_name(Path(path))
+        for alpha in alphas:
+            if alpha.shape != (request.header.height, request.header.width):
+                size = "x".join(str(side) for side in reversed(alpha.shape))
+                raise InputError(
+                    f"The matte for {name} is {size} but the plate is {request.header.width}x{request.header.height}."
+                )
+        if 4 * len(alphas) * request.header.width * request.header.height > MAX_ATTACHMENT_BYTES:
+            raise InputError(
+                f"{name} would hold {len(alphas)} mattes, too many for one file. Write one file per object."
+            )
+        pixels = np.ascontiguousarray(np.stack(alphas), np.float32)
+        answer, _ = self._ask(request, path, pixels.data.cast("B"))
+        return WrittenFile(answer.sha256, answer.nbytes)
+
+    def _ask(self, request: Any, path: str, attachment: memoryview | bytes = b"") -> tuple[Any, bytearray]:
+        """Give the child's answer and its attachment."""
+        name = display_name(Path(path)) if path else "The colour transform"
+        with self._lock:
+            answer, pixels = self._exchange(request, attachment, name)
+            if isinstance(answer, Refused) and answer.code == OUT_OF_MEMORY:
+                self._end_child()  # what a failed allocation left behind inside the libraries is not trusted
+                raise self._over_memory(name)
+        if isinstance(answer, Refused):
+            raise InputError(answer.message) if answer.code == BAD_INPUT else ServerError(answer.code, answer.message)
+        return answer, pixels
+
+    def _exchange(self, request: Any, attachment: memoryview | bytes, name: str) -> tuple[Any, bytearray]:
+        child = self._living_child()
+        if child.stdin is None or child.stdout is None:
+            raise RemoteProtocolError("The decode process has no pipes.")
+        with _killed_after(self._limits.timeout_seconds, child) as is_late:
+            try:
+                write_answer(child.stdin, request, attachment)
+                received = read_answer(child.stdout, ANSWERS)
+            except (OSError, RemoteProtocolError):  # the child died with a request or an answer half-way
+                received = None
+        if received is None:
+            self._end_child()
+            if is_late.is_set():
+                raise InputError(
+                    f"{name} took longer than {self._limits.timeout_seconds:g} s and was given up. Check the disk it is on, or the file."
+                )
+            raise self._over_memory(name)
+        return received
+
+    def _living_child(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is not None:
+            self._end_child()
+        if self._child is None:
+            self._child = _start_child(self._limits)
+        return self._child
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was buffered for it has nobody to go to
+                    pipe.close()
+
+    def _over_memory(self, name: str) -> InputError:
+        return InputError(
+            f"{name} could not be decoded within the memory limit of {self._limits.memory_bytes / 2**30:.1f} GiB. "
+            "Export it again, smaller or with fewer channels."
+        )
+
+
+@contextlib.contextmanager
+def _killed_after(seconds: float, child: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """Kill the child unless the block is left in time; the event says that it was."""
+    is_late = threading.Event()
+
+    def give_up() -> None:
+        is_late.set()
+        child.kill()
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield is_late
+    finally:
+        timer.cancel()
+
+
+def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:
+    """Start the decode process with the same packages as this one, wherever they were imported from."""
+    folders = [str(Path(module.__file__ or "").resolve().parents[1]) for module in (xmem_server, xmem_protocol)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONSAFEPATH": "1",  # a numpy.py in the artist's folder is not numpy
+        "MALLOC_ARENA_MAX": "2",  # every arena and thread reserves address space, which is what is limited
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file|threads;2",  # a video opens no network address
+    }
+    command = [sys.executable, "-m", "xmem_server.decode_process"]
+    return subprocess.Popen(
+        [*command, "--memory", str(limits.memory_bytes), "--pixels", str(limits.max_pixels)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())

@@ -1,0 +1,225 @@
+"""The server: one store, one engine, two lanes, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import zmq
+import zmq.auth.thread
+
+from xmem_protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, InputError, XMemError
+from xmem_server.bulk import MAX_UPLOAD_BYTES, BulkDesk
+from xmem_server.connection import Endpoints, Keys, keep_keys, remove_connection, save_connection
+from xmem_server.control import ControlDesk, ServerFacts
+from xmem_server.decoding import Decoder
+from xmem_server.engines import Engine, EngineProcess
+from xmem_server.lanes import ZAP_DOMAIN, Lane, LaneSettings
+from xmem_server.session import SessionHost
+from xmem_server.store import Store
+
+_LOG = logging.getLogger(__name__)
+_CONTROL_HIGH_WATER = 1000  # messages per peer and direction: small ones
+_BULK_RECEIVE_HIGH_WATER = 8  # messages of 4 MiB per peer: twice the credit
+_BULK_SEND_HIGH_WATER = 32  # chunks asked for twice after a break may wait together
+_SUPERVISE_SECONDS = 1.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Where the server listens, what it keeps where, and what computes.
+
+    ``bind`` is ``tcp://ADDRESS`` on the loopback; port 0 takes a free one. ``readable_roots`` are folders from which
+    files may be taken by path, on this machine, instead of travelling.
+    """
+
+    state: Path
+    connection_file: Path
+    model: str = "compact"
+    device: str = "auto"
+    bind: str = "tcp://127.0.0.1"
+    control_port: int = 0
+    bulk_port: int = 0
+    readable_roots: tuple[Path, ...] = ()
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until SIGTERM or SIGINT; give the exit code: 0 stopped as asked, 1 a part of it died, 2 it cannot start.
+
+    Belongs on the main thread of its own process: it sets signal handlers and logs to stderr.
+    """
+    _log_to_stderr()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _stop_once)
+    try:
+        with start_server(settings, EngineProcess(settings.model, settings.device)) as server:
+            while server.is_alive():
+                time.sleep(_SUPERVISE_SECONDS)
+    except XMemError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        _LOG.info("stopped as asked")
+        return 0
+    _LOG.error("a thread of the server died; its last words are above")
+    return 1
+
+
+@contextlib.contextmanager
+def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
+    """Give a running server, engine ready and connection file written; it stops when the context is left.
+
+    Raises InputError when the address is not on the loopback, the state folder cannot be used, or the engine refuses.
+    """
+    check_bind(settings)
+    with contextlib.ExitStack() as stack:
+        store = Store(settings.state)
+        stack.callback(store.close)
+        keys = keep_keys(store.folder / "keys.json")
+        _remove_stale(settings.connection_file)
+        stack.callback(engine.close)
+        ready = engine.start()
+        _LOG.info("engine device=%s model=%s sha256=%s", ready.device, ready.model, ready.model_sha256[:12])
+        decoder = stack.enter_context(Decoder())
+        context, is_judge_alive = _open_context(stack, keys)
+        facts = ServerFacts(os.urandom(8).hex(), MAX_UPLOAD_BYTES, tuple(str(root) for root in settings.readable_roots))
+        control_desk, bulk_desk = ControlDesk(facts), BulkDesk(store, settings.readable_roots)
+        control = Lane(context, _control_lane(settings), keys, control_desk.receive, control_desk.lost)
+        stack.callback(control.stop)
+        bulk = Lane(context, _bulk_lane(settings), keys, bulk_desk.receive, bulk_desk.lost)
+        stack.callback(bulk.stop)
+        host = SessionHost(store, engine, decoder, control_desk.wake)
+        stack.callback(host.close)
+        stack.callback(bulk_desk.stop)
+        stack.callback(control_desk.stop)
+        control_desk.start(host, control.send)
+        bulk_desk.start(bulk.send)
+        control.start()
+        bulk.start()
+        endpoints = Endpoints(control.endpoint, bulk.endpoint)
+        save_connection(settings.connection_file, keys, endpoints)
+        stack.callback(remove_connection, settings.connection_file)
+        _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
+        yield Server(endpoints, keys, (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where it listens, the keys to it, and whether all of its threads run."""
+
+    endpoints: Endpoints
+    keys: Keys
+    threads: tuple[Callable[[], bool], ...]
+
+    def is_alive(self) -> bool:
+        """Whether every thread of the server runs."""
+        return all(is_alive() for is_alive in self.threads)
+
+
+def check_bind(settings: ServeSettings) -> None:
+    """Raise InputError unless the server would listen on the loopback alone, on possible ports."""
+    scheme, _, address = settings.bind.partition("://")
+    try:
+        is_loopback = address == "localhost" or ipaddress.IPv4Address(address).is_loopback
+    except ValueError:
+        is_loopback = False
+    if scheme != "tcp" or not is_loopback:
+        raise InputError(
+            f"The server listens on this machine alone in this version (tcp://127.0.0.1); {settings.bind!r} was asked. "
+            "Other addresses need client keys that this version cannot make yet."
+        )
+    for port in (settings.control_port, settings.bulk_port):
+        if not 0 <= port <= 65535:
+            raise InputError(f"A port is 1 to 65535, or 0 for a free one; got {port}.")
+
+
+class _OneLine(logging.Formatter):
+    """Gives every record on one line, tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line."""
+        return " | ".join(super().format(record).splitlines())
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _remove_stale(connection_file: Path) -> None:
+    """Remove what a killed server left: nobody answers there. Raises InputError when the folder is no use."""
+    if not connection_file.parent.is_dir():
+        raise InputError(f"{connection_file.parent} is not a folder; the connection file goes there. Make it first.")
+    with contextlib.suppress(OSError):  # what cannot be removed cannot be replaced either, and then that is said
+        connection_file.unlink()
+
+
+class _OneClientKey:
+    """Lets one CURVE key in; the authenticator calls it for every handshake."""
+
+    def __init__(self, client_public: str) -> None:
+        self._client_public = client_public.encode("ascii")
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether this key may enter."""
+        is_known = hmac.compare_digest(key, self._client_public)
+        if not is_known:
+            _LOG.warning("refused a client with an unknown key, domain=%s", domain)
+        return is_known
+
+
+def _open_context(stack: contextlib.ExitStack, keys: Keys) -> tuple[zmq.Context[zmq.Socket[bytes]], Callable[[], bool]]:
+    """Give a ZeroMQ context in which every handshake is judged, and whether the judge lives; both end with the stack."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stack.callback(context.term)
+    authenticator = zmq.auth.thread.ThreadAuthenticator(context, log=logging.getLogger(f"{__name__}.zap"))
+    authenticator.start()
+    stack.callback(authenticator.stop)
+    authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=_OneClientKey(keys.client_public))
+    return context, authenticator.is_alive
+
+
+def _control_lane(settings: ServeSettings) -> LaneSettings:
+    return LaneSettings(
+        name="control",
+        bind=_numeric(settings.bind),
+        port=settings.control_port,
+        max_frame=MAX_HEADER_BYTES,
+        receive_high_water=_CONTROL_HIGH_WATER,
+        send_high_water=_CONTROL_HIGH_WATER,
+    )
+
+
+def _bulk_lane(settings: ServeSettings) -> LaneSettings:
+    return LaneSettings(
+        name="bulk",
+        bind=_numeric(settings.bind),
+        port=settings.bulk_port,
+        max_frame=MAX_PAYLOAD_BYTES,
+        receive_high_water=_BULK_RECEIVE_HIGH_WATER,
+        send_high_water=_BULK_SEND_HIGH_WATER,
+    )
+
+
+def _numeric(bind: str) -> str:
+    return bind.replace("//localhost", "//127.0.0.1")  # ZeroMQ binds to numbers only
+
+
+def _stop_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Stop by KeyboardInterrupt; a second signal does not interrupt the stopping."""
+    for stop_signal in _STOP_SIGNALS:
+        signal.signal(stop_signal, signal.SIG_IGN)
+    raise KeyboardInterrupt

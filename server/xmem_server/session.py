@@ -1,0 +1,364 @@
+"""What artists' sessions are: shots, plates, keys and jobs. Checks first, journals, then answers. No sockets here.
+
+A request that changes something has its effect once, however often it is sent: its answer is journalled in the same
+transaction as its effect. Files are looked at (by the decode process) before anything about them is journalled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from xmem_protocol import (
+    BAD_REQUEST,
+    LIMIT_EXCEEDED,
+    MAX_ARRAY_ITEMS,
+    NOT_FOUND,
+    PRESENT,
+    Cancel,
+    CancelAccepted,
+    EngineInfo,
+    Event,
+    FindMissing,
+    Follow,
+    Following,
+    InputError,
+    JobAccepted,
+    Key,
+    Message,
+    Missing,
+    OpenSession,
+    Plate,
+    Progress,
+    PutKey,
+    PutPlates,
+    RemoveKey,
+    ServerError,
+    SessionState,
+    Shot,
+    StartPropagation,
+    StartSuggestion,
+)
+from xmem_server import checks, planning
+from xmem_server.engines import Engine
+from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
+from xmem_server.jobs import JobQueue
+from xmem_server.plans import PropagationPlan
+from xmem_server.session_table import Request, SessionRecord
+from xmem_server.store import Store
+
+MAX_KEYS = MAX_ARRAY_ITEMS  # a session's state names them all in one message
+JOBS_NAMED = 100  # the newest ones, in a session's state
+
+Effect = Callable[[], Message]
+
+
+class PlateDecoder(Protocol):
+    """What a session asks of the decode process."""
+
+    def fetch_header(self, path: str, suffix: str) -> Any:
+        """Give ``width`` and ``height`` of a plate's display window, ``pictures`` in it. Raises InputError."""
+
+    def fetch_alpha(self, path: str, suffix: str, selector: str) -> Any:
+        """Give a key's alpha, float32 HxW. Raises InputError."""
+
+
+class SessionHost:
+    """Every session of this server, and the jobs of its engine.
+
+    All calls come from one thread, but for ``request_cancel``, which any thread may call.
+    """
+
+    def __init__(self, store: Store, engine: Engine, decoder: PlateDecoder, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._sessions = store.sessions
+        self._engine = engine
+        self._decoder = decoder
+        self._queue = JobQueue(store, engine, wake)
+        self._changes: dict[type[Message], Callable[[Any], Effect]] = {
+            OpenSession: self._open_session,
+            PutPlates: self._put_plates,
+            PutKey: self._put_key,
+            RemoveKey: self._remove_key,
+            StartPropagation: self._start_propagation,
+            StartSuggestion: self._start_suggestion,
+        }
+        engine.listen(wake)
+
+    def answer(self, client: str, request_id: str, message: Message) -> Message:
+        """Give the answer to a request; sent again with the same id it has no second effect.
+
+        Raises InputError or ServerError when it cannot be done; then nothing has changed.
+        """
+        if isinstance(message, FindMissing):
+            return Missing(tuple(name for name in message.sha256s if not self._store.has_file(name)))
+        if isinstance(message, Follow):
+            return Following(message.job, self._known_job(message.job).state)
+        if isinstance(message, Cancel):
+            self.request_cancel(message.job)
+            return CancelAccepted(message.job)
+        prepare = self._changes.get(type(message))
+        if prepare is None:
+            raise ServerError(BAD_REQUEST, f"A {message.TYPE} is not a request that a session answers.")
+        return self._change(Request(client, request_id, message, getattr(message, "session", "")), prepare)
+
+    def _change(self, request: Request, prepare: Callable[[Any], Effect]) -> Message:
+        if not request.id or not request.client:
+            raise ServerError(
+                BAD_REQUEST, f"A {request.message.TYPE} needs an id and a client, to be sent again safely."
+            )
+        known = self._sessions.fetch_reply(request)
+        if known is not None:
+            return known.message or self._fetch_state(request.session)
+        effect = prepare(request.message)  # looks at files, which may take long: outside the transaction
+        with self._store.database.transaction():
+            reply = effect()
+            self._sessions.save_reply(request, reply)
+        self._queue.start_next()
+        return reply
+
+    # ------------------------------------------------------------------------------------------ sessions, plates, keys
+
+    def _open_session(self, message: OpenSession) -> Effect:
+        checks.check_session_name(message.session)
+        checks.check_shot(message.shot)
+
+        def effect() -> Message:
+            known = self._sessions.fetch(message.session)
+            if known is None:
+                self._sessions.add(message.session, message.shot)
+            else:
+                checks.check_same_shot(message.session, known.shot, message.shot)
+            return self._fetch_state(message.session)
+
+        return effect
+
+    def _put_plates(self, message: PutPlates) -> Effect:
+        session = self._known_session(message.session)
+        frames = [plate.frame for plate in message.plates]
+        if len(set(frames)) < len(frames):
+            twice = next(frame for frame in frames if frames.count(frame) > 1)
+            raise InputError(f"Frame {twice} is given two plates at once. Send one.")
+        for plate in message.plates:
+            checks.check_plate(plate, session.shot)
+        self._check_headers(message.plates, session.shot)
+
+        def effect() -> Message:
+            self._sessions.save_plates(session.number, message.plates)
+            return self._fetch_state(message.session)
+
+        return effect
+
+    def _check_headers(self, plates: Sequence[Plate], shot: Shot) -> None:
+        """Look into every file once, also when it holds many frames."""
+        counts: dict[tuple[str, str], int] = {}
+        for plate in plates:
+            file = (plate.sha256, plate.suffix)
+            if file not in counts:
+                counts[file] = self._check_header(plate, shot)
+            if plate.index >= counts[file]:
+                raise InputError(
+                    f"Frame {plate.frame} is picture {plate.index + 1} of a file that has {counts[file]}. "
+                    "Correct the range, or send the missing pictures."
+                )
+
+    def _check_header(self, plate: Plate, shot: Shot) -> int:
+        """Give the number of pictures in the plate's file, all of the shot's size."""
+        self._check_stored(plate.sha256, f"Frame {plate.frame}")
+        try:
+            header = self._decoder.fetch_header(str(self._store.file_path(plate.sha256)), plate.suffix)
+        except InputError as error:
+            raise InputError(f"Frame {plate.frame}: {error}") from error
+        if (header.width, header.height) != (shot.width, shot.height):
+            raise InputError(
+                f"Frame {plate.frame} is {header.width}x{header.height} but the shot is {shot.width}x{shot.height}. "
+                "Re-render the plate at one format."
+            )
+        return int(header.pictures)
+
+    def _put_key(self, message: PutKey) -> Effect:
+        session = self._known_session(message.session)
+        key = message.key
+        checks.check_key(key, session.shot)
+        if key.presence == PRESENT:
+            self._check_alpha(key, session.shot)
+
+        def effect() -> Message:
+            known = self._sessions.fetch_keys(session.number)
+            is_new = (key.frame, key.object_id) not in {(old.frame, old.object_id) for old in known}
+            if is_new and len(known) >= MAX_KEYS:
+                raise ServerError(LIMIT_EXCEEDED, f"A session holds {MAX_KEYS} keys at most. Remove some first.")
+            self._sessions.save_key(session.number, key)
+            return self._fetch_state(message.session)
+
+        return effect
+
+    def _check_alpha(self, key: Key, shot: Shot) -> None:
+        where = checks.name_key(key)
+        self._check_stored(key.sha256, where)
+        try:
+            alpha = self._decoder.fetch_alpha(str(self._store.file_path(key.sha256)), key.suffix, key.selector)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        height, width = alpha.shape
+        if (width, height) != (shot.width, shot.height):
+            raise InputError(
+                f"{where} is {width}x{height} but the shot is {shot.width}x{shot.height}. Render it at the plate's format."
+            )
+        if not alpha.any():
+            raise InputError(f"{where} is empty; draw the object or mark it absent.")
+
+    def _check_stored(self, sha256: str, where: str) -> None:
+        if not self._store.has_file(sha256):
+            raise ServerError(NOT_FOUND, f"{where}: its file {sha256[:12]} is not on the server yet. Upload it first.")
+
+    def _remove_key(self, message: RemoveKey) -> Effect:
+        session = self._known_session(message.session)
+        checks.check_frame(message.frame, session.shot)
+
+        def effect() -> Message:
+            self._sessions.remove_keys(
+                session.number,
+                [
+                    key
+                    for key in self._sessions.fetch_keys(session.number)
+                    if key.frame == message.frame and message.object_id in (0, key.object_id)
+                ],
+            )
+            return self._fetch_state(message.session)
+
+        return effect
+
+    # ------------------------------------------------------------------------------------------------------------ jobs
+
+    def _start_propagation(self, message: StartPropagation) -> Effect:
+        session = self._known_session(message.session)
+        checks.check_propagation(message.settings, session.shot)
+
+        def effect() -> Message:
+            plan = planning.fetch_propagation_plan(_new_job(), self._fetch_material(session), message.settings)
+            identity = planning.fetch_propagation_identity(plan, self._model_sha256())
+            return self._accept(session, PROPAGATION, identity, plan)
+
+        return effect
+
+    def _start_suggestion(self, message: StartSuggestion) -> Effect:
+        session = self._known_session(message.session)
+
+        def effect() -> Message:
+            keys = self._sessions.fetch_keys(session.number)
+            checks.check_suggestion(message.settings, frozenset(key.object_id for key in keys))
+            source, propagation, identity = self._fetch_propagated(session)
+            results = self._store.jobs.fetch_results(source)
+            plan = planning.fetch_suggestion_plan(_new_job(), propagation, results, message.settings)
+            return self._accept(
+                session, SUGGESTION, planning.fetch_suggestion_identity(identity, message.settings), plan
+            )
+
+        return effect
+
+    def _accept(self, session: SessionRecord, kind: str, identity: str, plan: Plan) -> Message:
+        """Queue a job, or the one that has the same identity."""
+        known = self._store.jobs.find(session.number, identity)
+        if known is not None:
+            self._queue.queue_again(known)
+            return JobAccepted(known.job)
+        self._store.jobs.add(JobRecord(plan.job, session.number, kind, identity, QUEUED, 0), plan)
+        return JobAccepted(plan.job)
+
+    def _fetch_propagated(self, session: SessionRecord) -> tuple[str, PropagationPlan, str]:
+        """Give the newest finished propagation of the keys and plates as they are now: its job, plan and identity."""
+        material = self._fetch_material(session)
+        for job in self._store.jobs.fetch_done(session.number):
+            plan = self._store.jobs.fetch_plan(job)
+            record = self._store.jobs.fetch(job)
+            if not isinstance(plan, PropagationPlan) or record is None:
+                continue
+            try:
+                present = planning.fetch_propagation_plan(job, material, plan.settings)
+            except InputError:
+                continue  # a key or a plate is gone since
+            if planning.fetch_propagation_identity(present, self._model_sha256()) == record.params_hash:
+                return job, plan, record.params_hash
+        raise InputError("The keys have no finished propagation yet. Run it first; suggestions look at its mattes.")
+
+    def _fetch_material(self, session: SessionRecord) -> planning.Material:
+        return planning.Material(
+            session=session.name,
+            shot=session.shot,
+            keys=self._sessions.fetch_keys(session.number),
+            plates=self._sessions.fetch_plates(session.number),
+        )
+
+    def _model_sha256(self) -> str:
+        return self._engine.info().model_sha256
+
+    # ------------------------------------------------------------------------------------------------ jobs, from outside
+
+    def receive_engine_events(self) -> None:
+        """Journal what the engine said, then give it its next job."""
+        for event in self._engine.events():
+            self._queue.receive(event)
+        self._queue.start_next()
+
+    def fetch_events(self, job: str, after_seq: int, limit: int) -> tuple[Event, ...]:
+        """Give at most ``limit`` stored events of the job after this number, in order."""
+        return self._store.jobs.fetch_events(job, after_seq, limit)
+
+    def fetch_progress(self, job: str) -> Progress | None:
+        """Give where the job is now, or None when it has ended."""
+        return self._queue.fetch_progress(job)
+
+    def request_cancel(self, job: str) -> None:
+        """Stop a job; any thread may call. Raises ServerError NOT_FOUND for a job that never was."""
+        self._queue.request_cancel(job)
+
+    def engine_infos(self) -> tuple[EngineInfo, ...]:
+        """Give the engines and whether they are busy."""
+        info = self._engine.info()
+        return (dataclasses.replace(info, state="busy") if self._queue.running else info,)
+
+    def session_count(self) -> int:
+        """Give the number of sessions that the server keeps."""
+        return self._sessions.count()
+
+    def queued_count(self) -> int:
+        """Give the number of jobs that wait."""
+        return len(self._store.jobs.fetch_queue())
+
+    def close(self) -> None:
+        """Leave jobs as interrupted and let go of the engine; the store stays open."""
+        self._engine.close()
+        with self._store.database.transaction():
+            self._store.jobs.interrupt_all()
+
+    # -------------------------------------------------------------------------------------------------------- within
+
+    def _known_session(self, name: str) -> SessionRecord:
+        session = self._sessions.fetch(name)
+        if session is None:
+            raise ServerError(NOT_FOUND, f"The server knows no session {name[:80]!r}. Open it first.")
+        return session
+
+    def _known_job(self, job: str) -> JobRecord:
+        record = self._store.jobs.fetch(job)
+        if record is None:
+            raise ServerError(NOT_FOUND, f"The server knows no job {job[:80]!r}.")
+        return record
+
+    def _fetch_state(self, name: str) -> SessionState:
+        session = self._known_session(name)
+        return SessionState(
+            session=session.name,
+            shot=session.shot,
+            revision=session.revision,
+            plate_count=self._sessions.count_plates(session.number),
+            keys=self._sessions.fetch_keys(session.number),
+            jobs=self._store.jobs.fetch_infos(session.number, JOBS_NAMED),
+        )
+
+
+def _new_job() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,246 @@
+"""What the journal knows of sessions: shots, plates, keys with every change of them, and requests already answered."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xmem_protocol import BAD_REQUEST, JobAccepted, Key, Message, Plate, ServerError, SessionState, Shot
+from xmem_server.database import Database
+from xmem_server.pipes import kinds_of, pack_message, unpack_message
+
+_REPLIES_KEPT = 2000  # per client; a request is sent again within minutes, not after thousands of others
+_REPLY_KINDS = kinds_of(JobAccepted)
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One session: ``number`` names its folder, ``revision`` grows with every change of keys."""
+
+    number: int
+    name: str
+    shot: Shot
+    revision: int
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """One entry of a session's history: ``before`` and ``after`` are None where there was, or is, no key."""
+
+    revision: int
+    frame: int
+    object_id: int
+    before: Key | None
+    after: Key | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that changes something: sent again with the same ``client`` and ``id`` it has no second effect."""
+
+    client: str
+    id: str
+    message: Message
+    session: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell this request's content from another's."""
+        return hashlib.sha256(pack_message(self.message)).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredReply:
+    """The answer a request got; ``message`` is None when it was the session's state."""
+
+    message: Message | None
+
+
+class SessionTable:
+    """Sessions in the journal. Changes belong inside ``Database.transaction``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count(self) -> int:
+        """Give the number of sessions."""
+        (number,) = self._database.fetch_one("SELECT count(*) FROM session")
+        return int(number)
+
+    def fetch(self, name: str) -> SessionRecord | None:
+        """Give the session of this name, or None."""
+        return self._fetch_where("name = ?", name)
+
+    def fetch_number(self, number: int) -> SessionRecord:
+        """Give the session of this number, which exists."""
+        record = self._fetch_where("number = ?", number)
+        if record is None:
+            raise LookupError(number)
+        return record
+
+    def _fetch_where(self, condition: str, value: str | int) -> SessionRecord | None:
+        row = self._database.fetch_one(
+            f"SELECT number, name, shot, revision FROM session WHERE {condition}",
+            value,
+        )
+        if row is None:
+            return None
+        return SessionRecord(row[0], row[1], unpack_message(row[2], kinds_of(Shot)), row[3])
+
+    def add(self, name: str, shot: Shot) -> None:
+        """Journal a new session."""
+        self._database.write(
+            "INSERT INTO session (name, shot, created) VALUES (?, ?, ?)", name, pack_message(shot), time.time()
+        )
+
+    def save_plates(self, number: int, plates: Iterable[Plate]) -> None:
+        """Journal which file each of these frames is."""
+        with self._database.transaction():
+            for plate in plates:
+                self._database.write(
+                    "INSERT OR REPLACE INTO plate (session, frame, sha256, picture, suffix) VALUES (?, ?, ?, ?, ?)",
+                    number,
+                    plate.frame,
+                    plate.sha256,
+                    plate.index,
+                    plate.suffix,
+                )
+
+    def count_plates(self, number: int) -> int:
+        """Give the number of frames that have a plate."""
+        (count,) = self._database.fetch_one("SELECT count(*) FROM plate WHERE session = ?", number)
+        return int(count)
+
+    def fetch_plates(self, number: int) -> dict[int, Plate]:
+        """Give the plates by frame number, in frame order."""
+        rows = self._database.fetch(
+            "SELECT frame, sha256, picture, suffix FROM plate WHERE session = ? ORDER BY frame", number
+        )
+        return {row[0]: Plate(*row) for row in rows}
+
+    def fetch_keys(self, number: int) -> tuple[Key, ...]:
+        """Give the keys in order of frame, then object."""
+        rows = self._database.fetch(
+            "SELECT frame, object_id, presence, sha256, suffix, selector FROM key WHERE session = ? "
+            "ORDER BY frame, object_id",
+            number,
+        )
+        return tuple(Key(*row) for row in rows)
+
+    def fetch_key(self, number: int, frame: int, object_id: int) -> Key | None:
+        """Give what is said of this object at this frame, or None."""
+        row = self._database.fetch_one(
+            "SELECT frame, object_id, presence, sha256, suffix, selector FROM key "
+            "WHERE session = ? AND frame = ? AND object_id = ?",
+            number,
+            frame,
+            object_id,
+        )
+        return None if row is None else Key(*row)
+
+    def save_key(self, number: int, key: Key) -> None:
+        """Journal one key; a new revision, unless exactly this was said already."""
+        before = self.fetch_key(number, key.frame, key.object_id)
+        if before == key:
+            return
+        with self._database.transaction():
+            revision = self._next_revision(number)
+            self._database.write(
+                "INSERT OR REPLACE INTO key (session, frame, object_id, presence, sha256, suffix, selector) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                number,
+                key.frame,
+                key.object_id,
+                key.presence,
+                key.sha256,
+                key.suffix,
+                key.selector,
+            )
+            self._log(number, KeyChange(revision, key.frame, key.object_id, before, key))
+
+    def remove_keys(self, number: int, keys: Iterable[Key]) -> None:
+        """Journal that these keys are no more; one new revision, unless there is none of them."""
+        gone = tuple(keys)
+        if not gone:
+            return
+        with self._database.transaction():
+            revision = self._next_revision(number)
+            for key in gone:
+                self._database.write(
+                    "DELETE FROM key WHERE session = ? AND frame = ? AND object_id = ?",
+                    number,
+                    key.frame,
+                    key.object_id,
+                )
+                self._log(number, KeyChange(revision, key.frame, key.object_id, key, None))
+
+    def fetch_history(self, number: int) -> tuple[KeyChange, ...]:
+        """Give every change of keys since the session began, oldest first."""
+        rows = self._database.fetch(
+            "SELECT revision, frame, object_id, before, after FROM revision WHERE session = ? "
+            "ORDER BY revision, frame, object_id",
+            number,
+        )
+        return tuple(KeyChange(row[0], row[1], row[2], _unpack_key(row[3]), _unpack_key(row[4])) for row in rows)
+
+    def fetch_reply(self, request: Request) -> StoredReply | None:
+        """Give the answer this request got before, or None when it is new.
+
+        Raises ServerError BAD_REQUEST when its id was used for something else.
+        """
+        row = self._database.fetch_one(
+            "SELECT fingerprint, reply FROM request WHERE client = ? AND id = ?", request.client, request.id
+        )
+        if row is None:
+            return None
+        if row[0] != request.fingerprint:
+            raise ServerError(BAD_REQUEST, f"Request id {request.id!r} was used for another request. Use a new one.")
+        return StoredReply(None if row[1] is None else unpack_message(row[1], _REPLY_KINDS))
+
+    def save_reply(self, request: Request, reply: Message) -> None:
+        """Journal the answer. A session's state is not copied: sent again, the request gets the state as it is then."""
+        stored = None if isinstance(reply, SessionState) else pack_message(reply)
+        with self._database.transaction():
+            self._database.write(
+                "INSERT INTO request (client, id, fingerprint, session, reply) VALUES (?, ?, ?, ?, ?)",
+                request.client,
+                request.id,
+                request.fingerprint,
+                request.session,
+                stored,
+            )
+            self._database.write(
+                "DELETE FROM request WHERE client = ? AND number <= "
+                "(SELECT max(number) FROM request WHERE client = ?) - ?",
+                request.client,
+                request.client,
+                _REPLIES_KEPT,
+            )
+
+    def _next_revision(self, number: int) -> int:
+        self._database.write("UPDATE session SET revision = revision + 1 WHERE number = ?", number)
+        (revision,) = self._database.fetch_one("SELECT revision FROM session WHERE number = ?", number)
+        return int(revision)
+
+    def _log(self, number: int, change: KeyChange) -> None:
+        self._database.write(
+            "INSERT INTO revision (session, revision, frame, object_id, before, after, changed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            number,
+            change.revision,
+            change.frame,
+            change.object_id,
+            _pack_key(change.before),
+            _pack_key(change.after),
+            time.time(),
+        )
+
+
+def _pack_key(key: Key | None) -> bytes | None:
+    return None if key is None else pack_message(key)
+
+
+def _unpack_key(packed: bytes | None) -> Key | None:
+    return None if packed is None else unpack_message(packed, kinds_of(Key))

@@ -1,0 +1,107 @@
+"""Take plans one after another and never die of one of them."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from xmem_core.errors import CoreError
+from xmem_core.weights import LoadedModel, load_model
+from xmem_protocol import BAD_INPUT, INTERNAL, OUT_OF_MEMORY, InputError, ServerError
+from xmem_server.decoding import Decoder
+from xmem_server.plans import (
+    EngineCancelled,
+    EngineFailed,
+    EngineReady,
+    EngineRefused,
+    PropagationPlan,
+    SuggestionPlan,
+)
+from xmem_server.worker.channel import Channel
+from xmem_server.worker.propagation import run_propagation
+from xmem_server.worker.reporting import JobCancelledError
+from xmem_server.worker.suggestion import run_suggestion
+
+log = logging.getLogger(__name__)
+
+
+def fetch_device(name: str) -> torch.device:
+    """Give the device of this name; ``auto`` is the first GPU, or the CPU.
+
+    Raises CoreError for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CoreError(f"Unknown device {name!r}. Give auto, cpu or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CoreError(
+            f"Device {name} is not here: torch sees {torch.cuda.device_count()} GPUs. "
+            "Give --device cpu, or see `xmem doctor`."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise CoreError(f"Device {name!r} is not supported. Give auto, cpu or cuda:N.")
+    return device
+
+
+class EngineLoop:
+    """One model on one device, working through plans."""
+
+    def __init__(self, channel: Channel, model: str, device: str) -> None:
+        self._channel = channel
+        self._model = model
+        self._device = device
+
+    def run(self) -> None:
+        """Load the model, then work until the channel closes the process."""
+        try:
+            device = fetch_device(self._device)
+            model = load_model(self._model)
+        except CoreError as error:
+            self._channel.send(EngineRefused(str(error)))
+            return
+        model.network.to(device)
+        self._channel.send(EngineReady(str(device), model.name, model.sha256))
+        with Decoder() as decoder:
+            while True:
+                self._work(self._channel.next_plan(), model, decoder)
+
+    def _work(self, plan: PropagationPlan | SuggestionPlan, model: LoadedModel, decoder: Decoder) -> None:
+        log.info("job %s of session %s starts", plan.job, plan.session)
+        failure: EngineFailed | EngineCancelled | None = None
+        try:
+            if isinstance(plan, PropagationPlan):
+                run_propagation(plan, model, decoder, self._channel)
+            else:
+                run_suggestion(plan, model, decoder, self._channel)
+        except JobCancelledError:
+            failure = EngineCancelled(plan.job)
+        except (InputError, CoreError) as error:
+            failure = EngineFailed(plan.job, BAD_INPUT, str(error))
+        except ServerError as error:
+            failure = EngineFailed(plan.job, error.code, str(error))
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            failure = self._explain(plan, error)
+        except Exception as error:
+            # The engine outlives any one job; the traceback is for the log, the line for the artist.
+            log.exception("job %s failed", plan.job)
+            failure = EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")
+        if failure is not None:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._channel.send(failure)
+        log.info("job %s ends", plan.job)
+
+    def _explain(self, plan: PropagationPlan | SuggestionPlan, error: BaseException) -> EngineFailed:
+        text = str(error).lower()
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+            return EngineFailed(
+                plan.job,
+                OUT_OF_MEMORY,
+                "There is not enough memory for this shot at this working size. Lower the working size, then run again.",
+            )
+        log.error("job %s failed", plan.job, exc_info=error)
+        return EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")

@@ -1,0 +1,44 @@
+"""From a plan's settings, which travel, to the core's."""
+
+from __future__ import annotations
+
+import torch
+
+from xmem_core.errors import CoreError
+from xmem_core.images import working_shape
+from xmem_core.memory import MemoryPolicy
+from xmem_core.network import NetworkConfig
+from xmem_core.weights import LoadedModel
+from xmem_protocol import PropagationSettings, Shot
+from xmem_server.worker.features import Encoding
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fetch_policy(settings: PropagationSettings) -> MemoryPolicy:
+    """Give the memory policy of a propagation. Raises CoreError for values that do not go together."""
+    return MemoryPolicy(
+        permanent=settings.permanent,
+        long_term=settings.long_term,
+        mem_every=settings.mem_every,
+        deep_update_every=settings.deep_update_every,
+        top_k=settings.top_k,
+        max_working_frames=settings.max_working_frames,
+        min_working_frames=settings.min_working_frames,
+        prototypes=settings.prototypes,
+        max_long_term=settings.max_long_term,
+    )
+
+
+def fetch_precision(settings: PropagationSettings) -> torch.dtype:
+    """Give the precision of the convolutions. Raises CoreError for one that does not exist."""
+    if settings.precision not in PRECISIONS:
+        raise CoreError(f"Precision must be one of {', '.join(PRECISIONS)}; got {settings.precision!r}.")
+    return PRECISIONS[settings.precision]
+
+
+def fetch_encoding(shot: Shot, settings: PropagationSettings, model: LoadedModel) -> Encoding:
+    """Give how the shot's plates become features of this model."""
+    config: NetworkConfig = model.network.config
+    shape = working_shape(shot.height, shot.width, settings.working_size or config.working_size)
+    return Encoding(shot.colorspace, shape, f"{model.sha256} {settings.precision}")
