@@ -14,7 +14,7 @@ RUN = [
     "opencolorio>=2.5,<3",
     "tqdm>=4.66,<5",
 ]
-TEST = ["pytest>=8,<10", "pytest-timeout>=2,<3", "pillow>=10"]
+TEST = ["pytest>=8,<10", "pytest-timeout>=2,<3", "pillow>=10", "psutil>=6"]
 
 setup(
     install_requires=RUN,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from xmem_core import keyframes
 from xmem_core.errors import CoreError
 from xmem_core.keyframes import (
     FrameKeys,
@@ -48,7 +49,6 @@ def test_when_masks_are_too_small_then_only_the_others_are_suggested():
 
 def test_when_a_key_is_seen_before_then_a_running_minimum_compares_every_frame_once(monkeypatch):
     compared = []
-    from xmem_core import keyframes
 
     real = keyframes.dissimilarity
     monkeypatch.setattr(keyframes, "dissimilarity", lambda a, b: compared.append(1) or real(a, b))

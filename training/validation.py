@@ -1,0 +1,106 @@
+"""A fixed synthetic validation set: its own seeds, pictures no training shot has, longer clips, one to three keys.
+
+python -m training.validation WEIGHTS.safetensors ... --packed training/downloads/packed
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.bank import VALIDATION, fetch_bank
+from training.clip_forward import ClipPlan, forward_clip
+from training.losses import region_scores
+from training.packages import COPYLEFT, SHARE_ALIKE, packages_with
+from training.shots import ShotSettings, make_shot
+from xmem_core.images import normalise
+from xmem_core.network import XMem
+from xmem_core.weights import load_model
+
+FIRST_SEED = 9_000_000_000_000  # far above every training seed
+FRAMES = 8
+KEYS = ((0,), (0,), (0, 7), (0, 4, 7), (3,), (0, 5))  # taken in turn
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """Mean J (0..1) over clips and objects; with one key, with more, and of objects under 2 % of the frame."""
+
+    overall: float
+    one_key: float
+    more_keys: float
+    small: float
+
+
+@dataclass(frozen=True)
+class ValidationClip:
+    """frames (T, 3, S, S) uint8, alpha (N, T, S, S) float32 0..1, and its plan (every third prediction is remembered)."""
+
+    frames: Tensor
+    alpha: Tensor
+    plan: ClipPlan
+
+
+def validation_clips(packed: Path | None, left_out: tuple[str, ...], size: int, count: int) -> list[ValidationClip]:
+    """The validation set; the same for the same arguments."""
+    bank = fetch_bank(packed, VALIDATION, left_out)
+    settings = ShotSettings(size, FRAMES)
+    clips = []
+    for number in range(count):
+        keys = KEYS[number % len(KEYS)]
+        shot = make_shot(FIRST_SEED + number, bank, settings, keys)
+        written = frozenset(frame for frame in range(1, FRAMES, 3) if frame not in keys)
+        plan = ClipPlan(FRAMES, keys, written)
+        clips.append(
+            ValidationClip(torch.from_numpy(shot.frames).permute(0, 3, 1, 2), torch.from_numpy(shot.alpha), plan)
+        )
+    return clips
+
+
+@torch.no_grad()
+def validate(network: XMem, clips: list[ValidationClip]) -> ValidationScores:
+    """Scores of a network on its own device, J over the frames that are not given."""
+    device = next(network.parameters()).device
+    scores, few, small = [], [], []
+    for clip in clips:
+        images = normalise(clip.frames.to(device).float() / 255, network.config.mean, network.config.std)
+        alpha = clip.alpha[None].to(device)
+        predicted = forward_clip(network, images[None], (alpha > 0.5).float(), clip.plan)
+        found = region_scores(predicted, alpha)[0].cpu()
+        seen = ~found.isnan()
+        scores.append(found[seen])
+        few.append(torch.full((int(seen.sum()),), len(clip.plan.keys) == 1))
+        largest = (clip.alpha > 0.5).float().mean((2, 3)).amax(1)
+        small.append(largest[seen] < 0.02)
+    j, one, little = torch.cat(scores), torch.cat(few), torch.cat(small)
+    return ValidationScores(*(float(part.mean()) for part in (j, j[one], j[~one], j[little])))
+
+
+def main() -> int:
+    """0; one line of scores for each file of weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, nargs="+")
+    parser.add_argument("--packed", type=Path)
+    parser.add_argument("--without", nargs="*", default=[], choices=(COPYLEFT, SHARE_ALIKE), help="terms to leave out")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clips = validation_clips(options.packed, packages_with(tuple(options.without)), options.size, options.clips)
+    for path in options.weights:
+        scores = validate(load_model(str(path)).network, clips)
+        print(
+            f"{path.name}: J {scores.overall:.4f}, one key {scores.one_key:.4f}, more keys {scores.more_keys:.4f}, "
+            f"small objects {scores.small:.4f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
