@@ -95,11 +95,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
 def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except pickle.UnpicklingError:
+        # torch's own text advises to load with code allowed: never pass it on
         raise CoreError(
-            f"{path.name} cannot be loaded without running code in it, or is broken: {first_line}"
+            f"{path.name} is not a plain table of weights, and nothing in it was run. Fetch XMem.pth again."
         ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CoreError(f"{path.name} is broken or cut short ({type(error).__name__}). Fetch it again.") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CoreError(f"{path.name} holds no plain table of weights. Give the published XMem.pth or XMem-s012.pth.")
     return _as_published(state, path)

@@ -16,6 +16,7 @@ COMMANDS = {
     "suggest": "say which frame to draw next, and why",
     "demo": "show the whole job on a small shot that is made on the spot",
     "serve": "run the server that Nuke and the other commands talk to",
+    "install-nuke": "put the plug-in where Nuke finds it",
     "weights": "list, fetch or check network weights",
     "doctor": "look at this machine and say what is missing",
 }
@@ -46,7 +47,7 @@ def _run(arguments: list[str], console: Console) -> int:
     top = _Parser(
         prog="xmem",
         description="Soft mattes for a whole shot from a few hand-made ones.",
-        epilog="commands:\n" + "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:14}{summary}" for name, summary in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"xmem {__version__}")
@@ -54,7 +55,7 @@ def _run(arguments: list[str], console: Console) -> int:
         "command", choices=COMMANDS, metavar="COMMAND", help="one of those below; 'xmem COMMAND --help' says more"
     )
     name = top.parse_args(arguments[:1]).command
-    module = importlib.import_module(f"xmem_server.commands.{name}")
+    module = importlib.import_module(f"xmem_server.commands.{name.replace('-', '_')}")
     parser = _Parser(prog=f"xmem {name}", description=module.SUMMARY, formatter_class=_HelpFormatter)
     module.add_arguments(parser)
     code: int = module.run(parser.parse_args(arguments[1:]), console)

@@ -68,7 +68,7 @@ def serve(settings: ServeSettings) -> int:
             while server.is_alive():
                 time.sleep(_SUPERVISE_SECONDS)
     except XMemError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"xmem: {error}\n")
         return 2
     except KeyboardInterrupt:
         _LOG.info("stopped as asked")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.server.command_shots import HEIGHT, WIDTH, disc, run_xmem, save_keys, save_plates, start_xmem
+from xmem_protocol import ConnectionLostError
+from xmem_server.commands.private_server import PrivateServer, PrivateServerSettings
 from xmem_server.decoding import Decoder
 
 COUNT, LONG = 8, 60
@@ -109,7 +111,7 @@ def test_when_a_plate_is_run_then_the_sheet_the_report_and_the_suggestion_are_th
 def test_when_a_command_ends_then_its_server_is_gone_and_nothing_is_half_written(finished):
     out, _ = finished
     assert not server_process(out)
-    assert not [path for path in out.rglob("*.part")]
+    assert not list(out.rglob("*.part"))
     assert not [path for path in out.glob("[0-9]*/*") if path.suffix != ".exr"]
 
 
@@ -217,10 +219,8 @@ def test_when_its_server_is_killed_then_another_takes_over_and_the_mattes_are_th
     assert not is_running(second)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits")
 def test_when_the_disk_is_full_then_one_line_says_so(shot, tmp_path):
-    import resource
-
+    resource = pytest.importorskip("resource")
     plate = save_plates(tmp_path / "plate", 2, size=(1600, 960))
     keys = tmp_path / "keys"
     keys.mkdir()
@@ -237,3 +237,34 @@ def test_when_the_disk_is_full_then_one_line_says_so(shot, tmp_path):
     assert process.returncode == 2
     assert len(complaints.splitlines()) == 1
     assert "full" in complaints or "too large" in complaints.lower()
+
+
+def test_when_a_running_server_is_named_then_it_does_the_work_and_stays(shot, finished, tmp_path):
+    connection = tmp_path / "connection.json"
+    state = tmp_path / "state"
+    with start_xmem("serve", "--state", state, "--connection", connection, "--device", "cpu") as server:
+        wait_for(connection.exists)
+        code, _, complaints = run_xmem(*words_for(*shot, tmp_path / "out", "--server", connection))
+        assert code == 0, complaints
+        assert mattes(tmp_path / "out") == mattes(finished[0])
+        assert not (tmp_path / "out" / ".xmem" / "state").exists()
+        assert server.poll() is None
+        server.terminate()
+        server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert not connection.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_when_a_private_server_dies_again_and_again_then_it_is_given_up_with_one_line(tmp_path):
+    with PrivateServer(PrivateServerSettings(tmp_path, device="cpu")) as server:
+        seen = set()
+        for _ in range(3):
+            server.fetch_connection()
+            seen.add(server.process_id)
+            os.kill(server.process_id, signal.SIGKILL)
+            wait_for(lambda: not server.process_id)
+        with pytest.raises(ConnectionLostError, match="stopped 3 times"):
+            server.fetch_connection()
+    assert len(seen) == 3
+    assert not any(is_running(process_id) for process_id in seen)

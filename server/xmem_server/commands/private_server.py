@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from xmem_server.engines import child_environment
 _START_SECONDS = 600.0  # importing torch and reading a large checkpoint from a slow share
 _STOP_SECONDS = 10.0
 _RESTARTS = 2
+_LITTLE_SPACE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class PrivateServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts_left = _RESTARTS
         self._log_start = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> PrivateServer:
         try:
@@ -74,24 +78,23 @@ class PrivateServer:
 
         Raises ConnectionLostError when it died too often, InputError when it refuses to start.
         """
-        if not self.process_id:
-            if self._restarts_left == 0:
-                raise ConnectionLostError(
-                    f"The server stopped {_RESTARTS + 1} times. The last it said: {self._last_words()}"
-                )
-            self._restarts_left -= 1
-            self._end_group()
-            self._start()
-        return fetch_connection(self._connection_file)
+        with self._lock:  # both lanes of a client ask, each on its thread: one restart for both
+            if not self.process_id:
+                if self._restarts_left == 0:
+                    raise ConnectionLostError(
+                        f"The server stopped {_RESTARTS + 1} times. The last it said: {self._last_words()}"
+                    )
+                self._restarts_left -= 1
+                self._end_group()
+                self._start()
+            return fetch_connection(self._connection_file)
 
     def stop(self) -> None:
         """Stop the server and whatever it started; at once when it does not within seconds."""
         process = self._process
         if process is None:
             return
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        _close_stdin(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
         self._end_group()
@@ -143,11 +146,22 @@ class PrivateServer:
         else:
             process.kill()
         process.wait()
+        _close_stdin(process)
 
     def _last_words(self) -> str:
         """Give the last line the server logged since it was started."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        said = lines[-1].removeprefix("xmem: ") if lines else "nothing"
-        return f"{said} (log: {self.log})" if "Error" in said or said == "nothing" else said
+        if not lines:
+            is_full = shutil.disk_usage(self.log.parent).free < _LITTLE_SPACE
+            cause = "the disk is full; free some space" if is_full else "it says nothing"
+            return f"The server did not start: {cause} (log: {self.log})."
+        said = lines[-1].removeprefix("xmem: ")
+        return f"{said} (log: {self.log})" if "Error" in said else said
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # nobody reads there any more
+            process.stdin.close()

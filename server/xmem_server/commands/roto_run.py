@@ -158,6 +158,7 @@ def _take(event: Event, followed: _Followed, stages: _Stages) -> None:
             followed.suggestions, followed.note = event.suggestions, event.note
         case JobDone():
             followed.summary = event.summary
+            stages.finish()
         case JobFailed():
             raise ServerError(event.code, event.message)
         case JobCancelled():
@@ -171,17 +172,28 @@ class _Stages:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._stage = ""
+        self._stage, self._total = "", 0
         self._bar: ProgressBar | None = None
 
     def update(self, event: Progress) -> None:
-        if event.stage != self._stage or self._bar is None:
-            self.close()
-            self._stage = event.stage
+        if event.stage != self._stage:
+            self.finish()
+            self._stage, self._total = event.stage, event.total
+        if event.total == 0:
+            return  # nothing to count yet
+        if self._bar is None:
+            self._total = event.total
             self._bar = self._console.progress(_STAGES.get(event.stage, event.stage), event.total)
         self._bar.update(event.done)
 
+    def finish(self) -> None:
+        """Fill the bar: the next stage began, or the job is done."""
+        if self._bar is not None:
+            self._bar.update(self._total)
+        self.close()
+
     def close(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None

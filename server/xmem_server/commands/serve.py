@@ -95,6 +95,6 @@ def fetch_state_folder() -> Path:
 
 def _stop_when_stdin_closes() -> None:
     """Stop with the process that started this one, however that one ends."""
-    while sys.stdin.buffer.read(1024):
+    while os.read(sys.stdin.fileno(), 1024):  # unbuffered: a buffer's lock held here would break the way out
         pass
     os.kill(os.getpid(), signal.SIGTERM)
