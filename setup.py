@@ -24,12 +24,18 @@ setup(
         "xmem_server": "server/xmem_server",
         "xmem_protocol": "nuke_plugin/xmem_protocol",
         "xmem_client": "nuke_plugin/xmem_client",
+        # What 'xmem install-nuke' copies: the package, Nuke's own init.py and menu.py, the gizmos.
+        "xmem_nuke": "nuke_plugin/xmem_nuke",
+        "xmem_server.nuke_start": "nuke_plugin",
+        "xmem_server.gizmos": "gizmos",
     },
     packages=[
         "xmem_core",
         *find_packages("server"),
-        *find_packages("nuke_plugin", include=["xmem_protocol", "xmem_client"]),
+        *find_packages("nuke_plugin", include=["xmem_protocol", "xmem_client", "xmem_nuke"]),
+        "xmem_server.nuke_start",
+        "xmem_server.gizmos",
     ],
-    package_data={"xmem_core": ["models/*.safetensors"]},
+    package_data={"xmem_core": ["models/*.safetensors"], "xmem_server.gizmos": ["*.gizmo"]},
     entry_points={"console_scripts": ["xmem = xmem_server.__main__:main"]},
 )

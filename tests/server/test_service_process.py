@@ -44,7 +44,7 @@ def test_when_the_server_cannot_start_then_it_says_why_in_one_line_and_ends_with
 
 def test_when_the_checkpoint_is_wrong_then_the_engines_reason_is_the_one_line(tmp_path):
     scripted(tmp_path / "engine", {"refuse": "model.pth lacks key_encoder.conv1.weight."})
-    assert run_refused(tmp_path) == (2, ["model.pth lacks key_encoder.conv1.weight."])
+    assert run_refused(tmp_path) == (2, ["xmem: model.pth lacks key_encoder.conv1.weight."])
 
 
 def test_when_localhost_is_named_then_the_server_listens_there(tmp_path):
