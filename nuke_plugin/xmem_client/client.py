@@ -23,6 +23,7 @@ from xmem_protocol import (
     Hello,
     JobAccepted,
     Key,
+    MakeThumbnail,
     Message,
     OpenSession,
     Plate,
@@ -36,6 +37,7 @@ from xmem_protocol import (
     StartSuggestion,
     Status,
     SuggestionSettings,
+    ThumbnailMade,
     Welcome,
 )
 
@@ -161,6 +163,11 @@ class Client:
         Raises InputError when ``path`` cannot be written.
         """
         self._files.fetch(sha256, nbytes, Path(path))
+
+    def fetch_thumbnail(self, session: str, frame: int, height: int, path: Path) -> None:
+        """Write a small PNG of a frame with its keys drawn over it to ``path``, whole or not at all."""
+        made = self._control.ask(MakeThumbnail(session, frame, height), ThumbnailMade)
+        self._files.fetch(made.sha256, made.nbytes, Path(path))
 
     def _new_lane(self, name: str) -> ClientLane:
         return ClientLane(self._context, name, self._source, self._client_id, self._timeouts)

@@ -217,6 +217,26 @@ class CancelAccepted(Message):
 
 
 @dataclass(frozen=True)
+class MakeThumbnail(Message):
+    """Ask for a small picture of a frame, its keys drawn over it; ``height`` in pixels, the width follows."""
+
+    TYPE: ClassVar[str] = "make_thumbnail"
+    session: str
+    frame: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ThumbnailMade(Message):
+    """The answer to MakeThumbnail: a stored PNG file, to be fetched like any other."""
+
+    TYPE: ClassVar[str] = "thumbnail_made"
+    frame: int
+    sha256: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class GetStatus(Message):
     """Ask how busy the server is."""
 

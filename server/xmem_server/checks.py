@@ -10,6 +10,7 @@ from xmem_protocol import (
     MAX_FRAME_NUMBER,
     MAX_OBJECT_ID,
     MAX_SIDE,
+    MAX_THUMBNAIL_HEIGHT,
     PRESENT,
     InputError,
     Key,
@@ -86,6 +87,12 @@ def check_frame(frame: int, shot: Shot) -> None:
     """Refuse a frame outside the shot."""
     if not shot.first <= frame <= shot.last:
         raise InputError(f"Frame {frame} is outside the shot ({shot.first}-{shot.last}).")
+
+
+def check_thumbnail_height(height: int) -> None:
+    """Refuse a thumbnail that is none."""
+    if not 1 <= height <= MAX_THUMBNAIL_HEIGHT:
+        raise InputError(f"A thumbnail is 1 to {MAX_THUMBNAIL_HEIGHT} pixels high; {height} was asked.")
 
 
 def check_plate(plate: Plate, shot: Shot) -> None:

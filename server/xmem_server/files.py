@@ -205,6 +205,21 @@ class FileStore:
             sync_folder(target.parent)
             self._stored_bytes += nbytes if is_new else 0
 
+    def save_bytes(self, content: bytes) -> str:
+        """Store a small file that is made of these bytes, unless it is there already; give its SHA-256."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not self.has_file(sha256):
+            self._check_space(len(content))
+            temporary = self._uploads / f"{sha256}.{threading.get_ident()}.tmp"
+            try:
+                with storage_errors(self._folder), temporary.open("wb") as target:
+                    target.write(content)
+                    sync_file(target)
+                self.move_file(temporary, sha256)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return sha256
+
     def _copy_in(self, source: BinaryIO, path: Path, sha256: str) -> None:
         temporary = self._uploads / f"{sha256}.{threading.get_ident()}.tmp"
         digest = hashlib.sha256()

@@ -19,7 +19,7 @@ _SYSTEMS = {"linux": "linux", "win32": "windows", "darwin": "macos"}
 _MACHINES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
 _OLD_LINUX = ("manylinux2014", "manylinux_2_17", "manylinux_2_12", "manylinux2010")
 _NEW_LINUX = ("manylinux_2_28", "manylinux_2_26", "manylinux_2_24")
-# The tags of pip that fit, newest first. A machine of Nuke 15 and later has glibc 2.28; Nuke 14 also runs on 2.17.
+# The tags of pip that fit, newest first.
 _TAGS = {
     "linux-x86_64": tuple(f"{tag}_x86_64" for tag in (*_NEW_LINUX, *_OLD_LINUX)),
     "linux-arm64": tuple(f"{tag}_aarch64" for tag in (*_NEW_LINUX, *_OLD_LINUX)),
@@ -69,6 +69,19 @@ def fetch_machine() -> str:
     return f"{_SYSTEMS.get(sys.platform, sys.platform)}-{_MACHINES.get(machine, machine)}"
 
 
+def fetch_tags(machine: str, libc: tuple[str, str]) -> tuple[str, ...]:
+    """Give the platform tags of the wheels that a machine can load; ``libc`` is this machine's name and version.
+
+    A Linux with glibc before 2.28 (the class of CentOS 7, on which Nuke 14 and 15 run too) can load the older wheels alone.
+    """
+    tags = _TAGS[machine]
+    name, version = libc
+    if machine != fetch_machine() or name != "glibc" or not version:
+        return tags
+    is_old = tuple(map(int, version.split(".")[:2])) < (2, 28)
+    return tuple(tag for tag in tags if tag.startswith(_OLD_LINUX)) if is_old else tags
+
+
 def fill_vendor(vendor: Vendor, folder: Path, wheels: Path | None) -> str:
     """Put the libraries into ``folder/NAME``, in the place of what is there; give what they are.
 
@@ -80,7 +93,7 @@ def fill_vendor(vendor: Vendor, folder: Path, wheels: Path | None) -> str:
     shutil.rmtree(target, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", vendor.python, "--no-compile"]
-    for tag in _TAGS[vendor.machine]:
+    for tag in fetch_tags(vendor.machine, platform.libc_ver()):
         command += ["--platform", tag]
     if wheels is not None:
         command += ["--no-index", "--find-links", str(wheels.resolve())]

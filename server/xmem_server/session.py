@@ -27,6 +27,7 @@ from xmem_protocol import (
     InputError,
     JobAccepted,
     Key,
+    MakeThumbnail,
     Message,
     Missing,
     OpenSession,
@@ -40,6 +41,7 @@ from xmem_protocol import (
     Shot,
     StartPropagation,
     StartSuggestion,
+    ThumbnailMade,
 )
 from xmem_server import checks, planning
 from xmem_server.engines import Engine
@@ -48,6 +50,7 @@ from xmem_server.jobs import JobQueue
 from xmem_server.plans import PropagationPlan
 from xmem_server.session_table import Request, SessionRecord
 from xmem_server.store import Store
+from xmem_server.thumbnails import make_thumbnail
 
 MAX_KEYS = MAX_ARRAY_ITEMS  # a session's state names them all in one message
 JOBS_NAMED = 100  # the newest ones, in a session's state
@@ -63,6 +66,9 @@ class PlateDecoder(Protocol):
 
     def fetch_alpha(self, path: str, suffix: str, selector: str) -> Any:
         """Give a key's alpha, float32 HxW. Raises InputError."""
+
+    def fetch_plate(self, path: str, suffix: str, index: int, colorspace: str, size: tuple[int, int]) -> Any:
+        """Give a plate, float32 HxWx3, averaged down to ``size``. Raises InputError."""
 
 
 class SessionHost:
@@ -99,6 +105,8 @@ class SessionHost:
         if isinstance(message, Cancel):
             self.request_cancel(message.job)
             return CancelAccepted(message.job)
+        if isinstance(message, MakeThumbnail):
+            return self._make_thumbnail(message)
         prepare = self._changes.get(type(message))
         if prepare is None:
             raise ServerError(BAD_REQUEST, f"A {message.TYPE} is not a request that a session answers.")
@@ -230,6 +238,18 @@ class SessionHost:
             return self._fetch_state(message.session)
 
         return effect
+
+    def _make_thumbnail(self, message: MakeThumbnail) -> ThumbnailMade:
+        """Draw and store a thumbnail. Nothing is journalled: it can be drawn again."""
+        session = self._known_session(message.session)
+        checks.check_frame(message.frame, session.shot)
+        checks.check_thumbnail_height(message.height)
+        plate = self._sessions.fetch_plates(session.number).get(message.frame)
+        if plate is None:
+            raise InputError(f"Frame {message.frame} has no plate yet. Press Run first.")
+        keys = [key for key in self._sessions.fetch_keys(session.number) if key.frame == message.frame]
+        content = make_thumbnail(self._decoder, self._store, session.shot, (plate, keys), message.height)
+        return ThumbnailMade(message.frame, self._store.save_bytes(content), len(content))
 
     # ------------------------------------------------------------------------------------------------------------ jobs
 

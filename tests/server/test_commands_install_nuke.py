@@ -11,7 +11,7 @@ import pytest
 from xmem_nuke.bootstrap import name_vendor_folder
 from xmem_server.__main__ import main
 from xmem_server.commands.install_nuke import LINE
-from xmem_server.nuke_wheels import PYTHONS, Vendor, fetch_machine, fetch_targets
+from xmem_server.nuke_wheels import PYTHONS, Vendor, fetch_machine, fetch_tags, fetch_targets
 
 REAL_WHEELS = os.environ.get("XMEM_NUKE_WHEELS", "")  # a folder with the real wheels of pyzmq and msgpack
 
@@ -80,6 +80,20 @@ def test_when_installed_for_another_nuke_then_the_first_ones_libraries_stay(tmp_
     assert install(tmp_path, wheels, "--nuke", "17") == 0
     names = sorted(path.name for path in (tmp_path / "XMem" / "vendor").iterdir())
     assert names == ["py310-linux-x86_64", "py311-linux-x86_64"]
+
+
+def test_when_a_fresh_install_is_taken_back_then_nothing_is_left(tmp_path, wheels):
+    assert install(tmp_path, wheels, "--nuke", "15") == 0
+    assert install(tmp_path, None, "--uninstall") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_this_linux_is_old_then_only_wheels_that_load_there_are_taken():
+    here = fetch_machine()
+    if not here.startswith("linux"):
+        pytest.skip("a Linux machine's wheels")
+    assert not [tag for tag in fetch_tags(here, ("glibc", "2.17")) if "2_28" in tag]
+    assert [tag for tag in fetch_tags(here, ("glibc", "2.34")) if "2_28" in tag]
 
 
 def test_when_a_wheel_is_missing_then_nothing_changes_and_the_message_says_which(tmp_path, wheels, capsys):

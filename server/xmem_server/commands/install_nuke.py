@@ -164,7 +164,10 @@ def _remove_line(path: Path, console: Console) -> None:
     kept = "".join(line for line in text.splitlines(keepends=True) if not _is_ours(line))
     if kept != text:
         console.write(f"Taking the line of 'xmem install-nuke' out of {path}")
-        _write(path, kept)
+        if kept:
+            _write(path, kept)
+        else:
+            path.unlink()  # it was made for the line alone
 
 
 def _is_ours(line: str) -> bool:

@@ -1,0 +1,1 @@
+"""The questions that ``nuke_smoke.py`` asks a real Nuke."""

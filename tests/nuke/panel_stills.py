@@ -1,0 +1,131 @@
+"""The panel's main states as values, and a controller that holds one of them still: for tests and pictures of the panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xmem_nuke import states
+from xmem_nuke.orders import ServerSeen, ServerSilent
+from xmem_nuke.states import KeyRow, NodeState, SuggestionRow
+
+SEEN = ServerSeen("0.1.0", "cuda:0", "XMem.pth", "busy", 1)
+RESTING = ServerSeen("0.1.0", "cuda:0", "XMem.pth", "idle", 0)
+SILENT = ServerSilent(
+    "The XMem server has not answered for 3 s. Is it running? Start it again: what it acknowledged is kept."
+)
+
+KEYS = (
+    KeyRow(1001, (1, 2), (), states.IN_MEMORY),
+    KeyRow(1034, (1,), (2,), states.EDITED),
+    KeyRow(1060, (1, 2), (), states.IN_MEMORY),
+    KeyRow(1088, (), (), states.NEW),
+)
+SUGGESTIONS = (
+    SuggestionRow(1047, "lost", 0.91, "Object 2 vanishes here: its area falls from 3.1 % to 0 % within two frames."),
+    SuggestionRow(1075, "different", 0.64, "The picture differs most from every key."),
+    SuggestionRow(1018, "different", 0.41, "The object turns; the nearest key is 16 frames away."),
+)
+ALL = frozenset(range(1001, 1101))
+
+
+def rest(**changes):
+    fields = {
+        "session": "s",
+        "name": "XMem1",
+        "first": 1001,
+        "last": 1100,
+        "keys": KEYS,
+        "mattes": ALL,
+        "message": "Done: mattes on frames 1001 to 1100; 2 keys and 0 plate frames travelled.",
+    }
+    return NodeState(**{**fields, **changes})
+
+
+STILLS = {
+    "no-server": (rest(keys=(), mattes=frozenset(), message="Not run yet."), SILENT),
+    "idle": (rest(), RESTING),
+    "running": (
+        rest(
+            phase=states.PROPAGATING,
+            stage="propagating",
+            done=58,
+            total=100,
+            frames_per_second=7.4,
+            eta_seconds=84.0,
+            mattes=frozenset(range(1001, 1059)),
+        ),
+        SEEN,
+    ),
+    "suggestions": (
+        rest(suggestions=SUGGESTIONS, message="Draw next: 1047, 1075, 1018. " + SUGGESTIONS[0].reason),
+        RESTING,
+    ),
+    "error": (
+        rest(
+            is_error=True,
+            message="Frame 1042 is 1920x1080 but the shot is 2048x1152. Re-render the plate at one format.",
+            refused=((1042, "It cannot be read."),),
+            mattes=ALL - {1042},
+        ),
+        RESTING,
+    ),
+}
+
+
+class StillController:
+    """Shows one state; remembers what it was asked."""
+
+    def __init__(self, state, server):
+        self.state, self.server, self.focus = state, server, ""
+        self.listeners, self.watches, self.asked = [], 0, []
+
+    def fetch_state(self, session):
+        return self.state if session == self.state.session else NodeState(session)
+
+    def show(self, state, server=None):
+        self.state, self.server = state, server or self.server
+        for listener in list(self.listeners):
+            listener()
+
+    def listen(self, listener):
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def watch_server(self, connection_file):
+        self.watches += 1
+
+        def stop():
+            self.watches -= 1
+
+        return stop
+
+    def cancel(self, session):
+        self.asked.append(("cancel", session))
+
+    def dismiss(self, session, frame):
+        self.asked.append(("dismiss", frame))
+
+
+class StillIntents:
+    """Plays Nuke: one node or none, and a record of what the panel wanted."""
+
+    def __init__(self, state, server, nodes=(("s", "XMem1"),)):
+        self.controller = StillController(state, server)
+        self.nodes, self.frame = nodes, 1020
+
+    def fetch_nodes(self):
+        return tuple(self.nodes)
+
+    def fetch_connection_file(self, session):
+        return Path("connection.json")
+
+    def fetch_frame(self):
+        return self.frame
+
+    def jump(self, frame):
+        self.frame = frame
+
+    def __getattr__(self, name):
+        if name not in ("look", "run", "suggest", "start_server", "copy_diagnostics"):
+            raise AttributeError(name)
+        return lambda session: self.controller.asked.append((name, session))
