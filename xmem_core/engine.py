@@ -33,7 +33,8 @@ class FrameFeatures:
 class FrameResult:
     """What the network says of one frame.
 
-    ``probabilities`` (N, H, W) float32 0..1, one row per object of ``object_ids``, unpadded, background left out.
+    ``probabilities`` (N, H, W) float32 0..1, one row per object of the shot in the order of ``object_ids``, unpadded,
+    background left out.
     """
 
     frame: int
@@ -184,8 +185,9 @@ class Propagation:
         given = self.engine.annotation(frame)
         last = self.position == len(self.frames) - 1
         object_ids = tuple(sorted({*self.memory.object_ids, *given}))
-        if not object_ids:
-            return self._pass_unknown(frame, encoded)
+        if not object_ids:  # a policy without permanent memory, before its first key
+            self.position += 1
+            return self._result(frame, encoded, {})
         memory_frame = (bool(given) or self.position - self.last_memory >= self.engine.policy.mem_every) and not last
         deep = memory_frame and self._deep_update_due()
         self._create_hidden(object_ids, encoded)
@@ -193,8 +195,7 @@ class Propagation:
         if memory_frame:
             self._remember(frame, encoded, object_ids, probabilities, deep=deep)
         self.position += 1
-        cropped = encoded.padding.crop(probabilities)
-        return FrameResult(frame, object_ids, cropped, bool(given))
+        return self._result(frame, encoded, dict(zip(object_ids, probabilities, strict=True)))
 
     def skip(self) -> None:
         """Pass over the next frame without looking at it: it could not be read."""
@@ -208,12 +209,12 @@ class Propagation:
     def _deep_update_due(self) -> bool:
         return self._coupled or self.position - self.last_deep >= self.engine.policy.deep_update_every
 
-    def _pass_unknown(self, frame: int, encoded: FrameFeatures) -> FrameResult:
-        """Nothing is known yet (a policy without permanent memory, before its first key): every matte is empty."""
-        self.position += 1
+    def _result(self, frame: int, encoded: FrameFeatures, probabilities: Mapping[int, Tensor]) -> FrameResult:
+        """Give the result for every object of the shot; one that is not known yet has an empty matte."""
         object_ids = self.engine.object_ids
-        empty = torch.zeros((len(object_ids), *encoded.padding.crop(encoded.image).shape[-2:]))
-        return FrameResult(frame, object_ids, empty, annotated=False)
+        nothing = torch.zeros(encoded.image.shape[-2:], device=encoded.image.device)
+        stacked = torch.stack([probabilities.get(object_id, nothing) for object_id in object_ids])
+        return FrameResult(frame, object_ids, encoded.padding.crop(stacked), bool(self.engine.annotation(frame)))
 
     def _create_hidden(self, object_ids: tuple[int, ...], encoded: FrameFeatures) -> None:
         height, width = encoded.features.key.shape[-2:]

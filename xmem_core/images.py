@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core.errors import CoreError
+
 MULTIPLE = 16  # the network's stride
 
 
@@ -61,18 +63,28 @@ def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float
 def harden(alphas: Mapping[int, Tensor], shape: tuple[int, int], threshold: float) -> dict[int, Tensor]:
     """Give the masks (height, width) float32 of 0 and 1 that the network sees of an artist's alphas (H, W) by object id.
 
-    Alphas are averaged down to ``shape``, then 1 where they reach ``threshold``. A pixel belongs to one object: the one
-    with the most alpha there, the lowest id among equals.
+    Alphas are averaged down to ``shape``, then 1 where they reach ``threshold``; a faint or thin object that nowhere does
+    is 1 where it reaches that share of its own peak, so that what the artist drew never vanishes. Where objects overlap
+    the smaller one is in front, the lowest id among equals. Raises CoreError when an object is wholly behind others.
     """
-    object_ids = tuple(sorted(alphas))
-    stacked = torch.stack([alphas[object_id].float() for object_id in object_ids])
-    if tuple(stacked.shape[1:]) != shape:
-        stacked = F.interpolate(stacked[None], size=shape, mode="area")[0]
-    owner = stacked.argmax(0)
-    return {
-        o: ((part >= threshold) & (owner == place)).float()
-        for place, (o, part) in enumerate(zip(object_ids, stacked, strict=True))
-    }
+    masks = {}
+    for object_id, alpha in sorted(alphas.items()):
+        small = alpha.float()
+        if tuple(small.shape) != shape:
+            small = F.interpolate(small[None, None], size=shape, mode="area")[0, 0]
+        peak = float(small.max())
+        masks[object_id] = (small > 0) & (small >= threshold * min(1.0, peak if peak < threshold else 1.0))
+    taken = torch.zeros(shape, dtype=torch.bool)
+    seen = {}
+    for object_id, mask in sorted(masks.items(), key=lambda item: (int(item[1].sum()), item[0])):
+        seen[object_id] = mask & ~taken.to(mask.device)
+        taken = taken.to(mask.device) | mask
+        if bool(mask.any()) and not bool(seen[object_id].any()):
+            raise CoreError(
+                f"Object {object_id} is drawn only where other objects are drawn too. "
+                "Give it pixels of its own, or leave it out on this frame."
+            )
+    return {object_id: seen[object_id].float() for object_id in sorted(seen)}
 
 
 def split_ids(mask: Tensor, object_ids: tuple[int, ...]) -> dict[int, Tensor]:

@@ -189,21 +189,20 @@ def _find_vanished(
 ) -> list[LostObject]:
     typical = _median([area for area in areas.values() if area >= min_area])
     stretches: list[list[int]] = []
-    previous_small = False
+    current: list[int] | None = None
     explained = False
     for frame in sorted(areas):
-        small = areas[frame] < min_area
-        if not small:
-            explained = False
-        elif frame in known:
-            explained = True  # the artist says that it is absent here: the stretch around is no surprise
-            if previous_small and stretches:
-                stretches.pop()
+        if areas[frame] >= min_area:
+            current, explained = None, False
+        elif frame in known:  # the artist says that it is absent here: the stretch around is no surprise
+            if current is not None:
+                stretches.remove(current)
+            current, explained = None, True
         elif not explained:
-            if not previous_small:
-                stretches.append([])
-            stretches[-1].append(frame)
-        previous_small = small
+            if current is None:
+                current = []
+                stretches.append(current)
+            current.append(frame)
     if not typical:
         return []
     return [

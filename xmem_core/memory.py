@@ -22,6 +22,9 @@ from xmem_core.affinity import (
 from xmem_core.bank import Bank, Rows
 from xmem_core.errors import CoreError
 
+# Without long-term memory nothing is ever consolidated; the paper's figure for a full working memory bounds it.
+WORKING_FRAMES_WITHOUT_LONG_TERM = 100
+
 PERMANENT_EVERY = "every"  # XMem++
 PERMANENT_FIRST = "first"  # one reference, later annotations are ordinary working memory
 PERMANENT_NONE = "none"  # original XMem
@@ -135,7 +138,11 @@ class Memory:
     def write(self, frame: int, rows: Rows) -> None:
         """Add a frame to working memory, consolidating and evicting when the policy's bounds are reached."""
         self.working.append(frame, rows)
-        if not self.policy.long_term or len(self.working.frames) < self.policy.max_working_frames:
+        if not self.policy.long_term:
+            if len(self.working.frames) > WORKING_FRAMES_WITHOUT_LONG_TERM:
+                self.working.remove_block(0)
+            return
+        if len(self.working.frames) < self.policy.max_working_frames:
             return
         allowed = self.policy.max_long_term - self.policy.prototypes
         if self.long_term.size >= allowed:

@@ -122,6 +122,13 @@ def test_when_object_ids_have_gaps_then_results_carry_the_artists_ids(network, e
     assert result.object_ids == (7, 200)
 
 
+def test_when_an_object_is_only_ever_absent_then_it_has_an_empty_matte_on_every_frame(network, encoded, masks):
+    said = {1: masks[0][1], 9: torch.zeros(112, 160)}
+    results = propagate(engine_with(network, encoded, [(0, said)]), encoded)
+    assert all(result.object_ids == (1, 9) for result in results)
+    assert max(float(result.probabilities[1].max()) for result in results) < 1e-6
+
+
 def test_when_a_propagation_is_restored_from_a_snapshot_then_it_equals_the_uninterrupted_run(network, encoded, masks):
     engine = engine_with(network, encoded, [(0, masks[0]), (6, masks[6])])
     whole = mattes(engine, encoded)
@@ -147,6 +154,7 @@ def test_when_there_is_no_permanent_memory_then_frames_before_the_first_key_are_
     engine = Engine(network, MemoryPolicy(permanent="none"))
     engine.annotate(3, encoded[3], masks[3])
     found = propagate(engine, encoded)
+    assert found[0].object_ids == found[6].object_ids == (1, 2)
     assert found[0].probabilities.abs().max() == 0
     assert found[6].probabilities.max() > 0.5
 

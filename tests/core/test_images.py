@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from xmem_core.errors import CoreError
 from xmem_core.images import harden, padding_for, split_ids, working_shape
 from xmem_core.mattes import make_mattes
 
@@ -20,17 +21,37 @@ def test_when_a_working_size_is_asked_then_the_shorter_side_has_it_and_nothing_i
     assert working_shape(*plate, shorter) == expected
 
 
-def test_when_alphas_are_hardened_then_each_pixel_belongs_to_the_object_with_most_alpha():
-    alphas = {5: torch.tensor([[0.6, 0.9, 0.2, 0.5]]), 2: torch.tensor([[0.6, 0.5, 0.4, 0.0]])}
+def test_when_objects_overlap_then_the_smaller_one_is_in_front():
+    alphas = {1: torch.ones(1, 4), 2: torch.tensor([[0.0, 0.7, 0.9, 0.2]])}
     found = harden(alphas, (1, 4), 0.5)
-    assert found[2].tolist() == [[1, 0, 0, 0]]
-    assert found[5].tolist() == [[0, 1, 0, 1]]
+    assert found[1].tolist() == [[1, 0, 0, 1]]
+    assert found[2].tolist() == [[0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("alpha", [[0.0, 0.2, 0.05, 0.0], [0.0, 0.4, 0.1, 0.0]])
+def test_when_an_object_is_faint_everywhere_then_it_is_kept_where_it_is_strongest(alpha):
+    assert harden({1: torch.tensor([alpha])}, (1, 4), 0.5)[1].tolist() == [[0, 1, 0, 0]]
+
+
+def test_when_a_wire_is_thinner_than_a_working_pixel_then_it_does_not_vanish():
+    alpha = torch.zeros(1080, 1920)
+    alpha[:, 960] = 1.0
+    assert harden({1: alpha}, (480, 853), 0.5)[1].sum() >= 480
+
+
+def test_when_an_object_is_absent_then_its_mask_is_empty():
+    assert harden({1: torch.zeros(2, 2), 2: torch.ones(2, 2)}, (2, 2), 0.5)[1].sum() == 0
+
+
+def test_when_an_object_is_wholly_behind_another_then_it_is_said():
+    with pytest.raises(CoreError, match="Object 7 is drawn only where other objects"):
+        harden({3: torch.ones(2, 2), 7: torch.ones(2, 2)}, (2, 2), 0.5)
 
 
 def test_when_an_alpha_is_brought_down_then_it_is_averaged_before_it_is_hardened():
-    alpha = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.2, 0.0, 0.0]])
-    assert harden({1: alpha}, (1, 2), 0.5)[1].tolist() == [[1, 0]]
-    assert harden({1: alpha}, (1, 2), 0.6)[1].tolist() == [[0, 0]]
+    alpha = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0, 1.0], [0.0, 0.2, 0.0, 0.0, 1.0, 1.0]])
+    assert harden({1: alpha}, (1, 3), 0.5)[1].tolist() == [[1, 0, 1]]
+    assert harden({1: alpha}, (1, 3), 0.6)[1].tolist() == [[0, 0, 1]]
 
 
 def test_when_any_size_is_padded_then_it_is_a_multiple_of_16_and_crops_back():

@@ -93,6 +93,12 @@ def test_when_the_artist_said_it_is_absent_there_then_nothing_is_reported(said):
     assert find_lost_objects(areas, {3: frozenset({1001, said})}, 0.0025) == []
 
 
+def test_when_an_absence_is_explained_elsewhere_then_other_stretches_are_still_reported():
+    areas = {3: STEADY | dict.fromkeys((1003, 1004, 1008, 1009, 1010, 1015), 0.0)}
+    found = find_lost_objects(areas, {3: frozenset({1008, 1010, 1015})}, 0.0025)
+    assert [(lost.first, lost.last) for lost in found] == [(1003, 1004)]
+
+
 def test_when_one_frame_jumps_in_area_then_that_frame_is_reported():
     (found,) = find_lost_objects({1: STEADY | {1010: 0.3}}, {}, 0.0025)
     assert found.frame == 1010

@@ -36,10 +36,11 @@ def test_when_there_is_no_permanent_memory_then_the_first_frame_stays_in_working
     assert memory.working.frames == (10, 30)
 
 
-def test_when_long_term_is_off_then_working_memory_keeps_everything():
+def test_when_long_term_is_off_then_working_memory_keeps_the_newest_hundred_frames():
     memory = Memory(MemoryPolicy(long_term=False, max_working_frames=3, min_working_frames=1), Bank())
-    write(memory, range(9))
-    assert len(memory.working.frames) == 9
+    write(memory, range(130))
+    assert memory.working.frames == tuple(range(30, 130))
+    assert memory.long_term.size == 0
 
 
 def test_when_prototypes_are_made_then_they_are_the_most_used_rows_in_order_of_use():

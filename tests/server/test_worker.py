@@ -4,13 +4,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import OpenEXR
 import pytest
 
 from tests.server.moving_scene import COUNT, FIRST, HEIGHT, WIDTH, ids_at, plan_of, save_scene, wire_key
 from xmem_client import hash_file
-from xmem_protocol import ABSENT, BAD_INPUT, InputError, Key, PropagationSettings, SuggestionSettings
+from xmem_protocol import ABSENT, BAD_INPUT, InputError, Key, PropagationSettings, Suggestion, SuggestionSettings
 from xmem_server.decoding import Decoder
 from xmem_server.engines import EngineProcess
 from xmem_server.mattes import save_matte
@@ -27,6 +28,7 @@ from xmem_server.plans import (
     MatteSource,
     SuggestionPlan,
 )
+from xmem_server.worker.suggestion import merge_by_frame
 
 FINAL = (EngineDone, EngineFailed, EngineCancelled)
 
@@ -259,3 +261,23 @@ def test_when_the_precision_is_unknown_then_the_job_fails_with_the_choices(engin
     settings = PropagationSettings(FIRST, FIRST + 1, precision="float8")
     (failed,) = of_kind(finish(engine, plan_of(tmp_path, *scene, settings=settings)), EngineFailed)
     assert "float32" in failed.message
+
+
+def test_when_alarms_and_rule_name_a_frame_then_it_is_listed_once_with_both_reasons():
+    lost = [Suggestion(1010, "lost", 1, 1.0, "object 1 vanishes"), Suggestion(1010, "lost", 2, 0.6, "object 2 shrinks")]
+    different = [Suggestion(1007, "different", 0, 2.0, "differs"), Suggestion(1010, "different", 0, 1.0, "differs")]
+    found = merge_by_frame(lost, different)
+    assert [one.frame for one in found] == [1010, 1007]
+    assert found[0].reason == "object 1 vanishes; object 2 shrinks; differs"
+
+
+def test_when_an_object_is_drawn_inside_another_then_both_have_mattes_on_every_frame(engine, scene, tmp_path):
+    everything = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    cv2.imwrite(str(tmp_path / "all.png"), everything)
+    behind = KeySource(wire_key(FIRST, 1, tmp_path / "all.png", "channel:auto"), str(tmp_path / "all.png"))
+    plan = plan_of(tmp_path, *scene)
+    said = finish(engine, replace(plan, keys=(behind, plan.keys[1])))
+    for event in of_kind(said, EngineMatte):
+        assert [file.object_id for file in event.files] == [1, 2]
+    truth, found = ids_at(COUNT - 1) == 2, alpha_of(of_kind(said, EngineMatte)[-1].files[1].path) > 0.5
+    assert (found & truth).sum() / (found | truth).sum() > 0.5

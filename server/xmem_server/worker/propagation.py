@@ -80,7 +80,10 @@ class PropagationJob:
         for done, (frame, sources) in enumerate(sorted(self._keys.items())):
             self._reporter.report("annotating", done, len(self._keys), frame)
             alphas = {source.key.object_id: torch.from_numpy(self._fetch_alpha(source)) for source in sources}
-            masks = harden(alphas, self._encoding.shape, self._plan.settings.threshold)
+            try:
+                masks = harden(alphas, self._encoding.shape, self._plan.settings.threshold)
+            except CoreError as error:
+                raise InputError(f"Frame {frame}: {error}") from None
             on_device = {object_id: mask.to(self._device) for object_id, mask in masks.items()}
             self._engine.annotate(frame, self._cache.fetch(frame), on_device)
 

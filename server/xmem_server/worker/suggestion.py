@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -63,12 +64,13 @@ def run_suggestion(plan: SuggestionPlan, model: LoadedModel, decoder: Decoder, c
     key_size = tuple(-(-side // STRIDE) for side in encoding.shape)  # padded up to whole positions
     survey = MatteSurvey(plan, decoder, Reporter(channel, plan.job), (key_size[0], key_size[1]))
     survey.run()
-    annotated = sorted({source.key.frame for source in plan.keys} & survey.masks.keys())
+    said = {source.key.frame for source in plan.keys if plan.settings.object_id in (0, source.key.object_id)}
+    annotated = sorted(said & survey.masks.keys())
     keys = StoredKeys(cache, tuple(sorted(survey.masks)))
     with torch.inference_mode():
         different = suggest_keyframes(keys, survey.masks, annotated, rule)
     lost = find_lost_objects(survey.areas, _explained(plan), rule.min_area)[: rule.count]
-    suggestions = tuple(_say_lost(one) for one in lost) + tuple(_say_different(one, plan) for one in different)
+    suggestions = merge_by_frame([_say_lost(one) for one in lost], [_say_different(one, plan) for one in different])
     channel.send(EngineSuggestions(plan.job, suggestions, _note(len(different), rule.count)))
     channel.send(EngineDone(plan.job, f"compared {len(survey.masks)} frames with {len(annotated)} annotated ones"))
 
@@ -120,6 +122,15 @@ def _say_different(candidate: Candidate, plan: SuggestionPlan) -> Suggestion:
         f"the nearest annotated or suggested one"
     )
     return Suggestion(candidate.frame, DIFFERENT, plan.settings.object_id, candidate.score, reason)
+
+
+def merge_by_frame(lost: list[Suggestion], different: list[Suggestion]) -> tuple[Suggestion, ...]:
+    """Give alarms, then the rule's frames in its order, no frame twice: its reasons are joined where it is named first."""
+    merged: dict[int, Suggestion] = {}
+    for one in [*lost, *different]:
+        known = merged.get(one.frame)
+        merged[one.frame] = one if known is None else replace(known, reason=f"{known.reason}; {one.reason}")
+    return tuple(merged.values())
 
 
 def _say_lost(lost: LostObject) -> Suggestion:
