@@ -23,11 +23,13 @@ NaN becomes 0 (stray pixels of a render); infinity and all beyond counts as the 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,7 @@ AUTO = "auto"
 LINEAR = "linear"
 OCIO = "ocio"
 KNEE = 0.8
+CURVE_VERSION = 1  # of what this module does to a plate's numbers: raise it whenever they may come out otherwise
 
 BUILT_IN_CONFIGS = ("ocio://default", "ocio://studio-config-latest")  # the short list first, the camera spaces after
 _UNTONEMAPPED = "Un-tone-mapped"
@@ -56,6 +59,7 @@ _SRGB_SPACES = (  # what configs call sRGB-encoded Rec.709, newest first
     "sRGB",
     "out_srgb",
 )
+_CONFIGS_KEPT = 8  # read, and conversions made of them: more than one run ever needs
 _STRIP_ROWS = 128  # temporary arrays stay small beside the plate
 _HALF_MAX = np.float32(65504)  # an overflowed highlight is a highlight; a colour transform cannot take infinity
 # A missing file is not a kind of OpenColorIO.Exception in these bindings.
@@ -69,12 +73,14 @@ class ColourTransform:
     """How one plate's numbers become display-referred ones.
 
     ``method`` is DISPLAY, LINEAR or OCIO; ``config`` and ``space`` are empty but for OCIO, where they name the
-    OpenColorIO config and its colour space in the config's own spelling.
+    OpenColorIO config and its colour space in the config's own spelling. ``stamp`` tells one state of the config's file
+    from another, so that an edited config is read again.
     """
 
     method: str
     config: str = ""
     space: str = ""
+    stamp: str = ""
 
     def describe(self) -> str:
         """Give one line for the report."""
@@ -96,12 +102,29 @@ def fetch_transform(colorspace: str, kind: str) -> ColourTransform:
         return ColourTransform(LINEAR)
     configs = _config_names()
     for config in configs:
-        space = _fetch_config(config).getColorSpace(colorspace) if colorspace else None
+        stamp = _fetch_stamp(config)
+        space = _fetch_config(config, stamp).getColorSpace(colorspace) if colorspace else None
         if space is not None:
-            transform = ColourTransform(OCIO, config, space.getName())
-            _fetch_processor(transform)
+            transform = ColourTransform(OCIO, config, space.getName(), stamp)
+            _fetch_cpu_processor(transform)
             return transform
     raise _unknown_space(colorspace, configs)
+
+
+def fetch_colour_id(colorspace: str) -> str:
+    """Give the id of what the artist's word does to numbers now: another one whenever a plate may come out otherwise.
+
+    For an OpenColorIO name it follows from the conversion itself, its look-up tables too, not from the config's name;
+    the config and its tables are read from disk again, here and for the plates after. Raises InputError as
+    ``fetch_transform`` does.
+    """
+    if colorspace in (DISPLAY, AUTO):
+        return f"{colorspace}/{CURVE_VERSION}"
+    if any(map(_fetch_stamp, _config_names())):
+        for cached in (_fetch_config, _fetch_processor, _fetch_cpu_processor):
+            cached.cache_clear()
+    transform = fetch_transform(colorspace, FLOAT)
+    return f"{OCIO}/{CURVE_VERSION}/{_fetch_processor(transform).getCacheID()}"
 
 
 def encode_linear(pixels: npt.NDArray[Any]) -> Pixels:
@@ -147,7 +170,7 @@ def convert_pixels(transform: ColourTransform, pixels: Pixels) -> Pixels:
     """Give display-referred HxWx3 in place of what ``convert_channel`` gave; the same array, changed, to save memory."""
     if transform.method != OCIO:
         return pixels
-    processor = _fetch_processor(transform)
+    processor = _fetch_cpu_processor(transform)
     for rows in _strips(pixels.shape[0]):
         strip = pixels[rows]
         processor.applyRGB(strip)
@@ -175,8 +198,20 @@ def _config_names() -> tuple[str, ...]:
     return (chosen,) if chosen else BUILT_IN_CONFIGS
 
 
-@functools.cache
-def _fetch_config(name: str) -> Any:
+def _fetch_stamp(config: str) -> str:
+    """Give what changes when a config's file is edited or exchanged; "" for a built-in config, and where there is no file."""
+    try:
+        status = Path(config).stat()
+    except OSError:
+        return ""
+    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+
+
+@functools.lru_cache(maxsize=_CONFIGS_KEPT)
+def _fetch_config(name: str, stamp: str) -> Any:
+    """Give the config; ``stamp`` is its file's, so that an edited one is read again."""
+    if stamp:
+        OpenColorIO.ClearAllCaches()  # look-up tables are remembered by their path
     try:
         return OpenColorIO.Config.CreateFromFile(name)
     except _OCIO_ERRORS as error:
@@ -187,21 +222,33 @@ def _fetch_config(name: str) -> Any:
         ) from error
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_CONFIGS_KEPT)
 def _fetch_processor(transform: ColourTransform) -> Any:
-    config = _fetch_config(transform.config)
-    try:
+    config = _fetch_config(transform.config, transform.stamp)
+    with _conversion_errors(transform):
         for display in (_SRGB_DISPLAY, config.getDefaultDisplay()):
             if display in config.getDisplays() and _UNTONEMAPPED in config.getViews(display):
                 view = OpenColorIO.DisplayViewTransform(src=transform.space, display=display, view=_UNTONEMAPPED)
-                return config.getProcessor(view).getDefaultCPUProcessor()
+                return config.getProcessor(view)
         target = next((name for name in _SRGB_SPACES if config.getColorSpace(name) is not None), None)
         if target is None:
             raise InputError(
                 f"The OpenColorIO config {transform.config} has no sRGB colour space that is known here. "
                 "Set the plate's colour space to auto or display, or render the plate for display."
             )
-        return config.getProcessor(transform.space, target).getDefaultCPUProcessor()
+        return config.getProcessor(transform.space, target)
+
+
+@functools.lru_cache(maxsize=_CONFIGS_KEPT)
+def _fetch_cpu_processor(transform: ColourTransform) -> Any:
+    with _conversion_errors(transform):
+        return _fetch_processor(transform).getDefaultCPUProcessor()
+
+
+@contextlib.contextmanager
+def _conversion_errors(transform: ColourTransform) -> Iterator[None]:
+    try:
+        yield
     except _OCIO_ERRORS as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -213,7 +260,7 @@ def _fetch_processor(transform: ColourTransform) -> Any:
 def _unknown_space(colorspace: str, configs: tuple[str, ...]) -> InputError:
     known = {DISPLAY.lower(): DISPLAY, AUTO.lower(): AUTO}
     for config in configs:
-        for space in _fetch_config(config).getColorSpaces():
+        for space in _fetch_config(config, _fetch_stamp(config)).getColorSpaces():
             for name in (space.getName(), *space.getAliases()):
                 known.setdefault(name.lower(), space.getName())
     close = difflib.get_close_matches(colorspace.lower(), known, n=4, cutoff=0.5)

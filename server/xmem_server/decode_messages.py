@@ -50,7 +50,7 @@ class SurveyWanted:
 
 @dataclass(frozen=True)
 class TransformWanted:
-    """Answered by TransformFound: which colour transform a word means for a kind of file."""
+    """Answered by TransformFound: which colour transform a word means for a kind of file, as its config is on disk now."""
 
     colorspace: str
     kind: str
@@ -94,9 +94,10 @@ class SurveyFound:
 
 @dataclass(frozen=True)
 class TransformFound:
-    """One line that says what the transform does."""
+    """One line that says what the transform does, and the id of what the word does to numbers (``colour``)."""
 
     description: str
+    colour_id: str
 
 
 @dataclass(frozen=True)

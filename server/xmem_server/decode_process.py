@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem_protocol import BAD_INPUT, OUT_OF_MEMORY, InputError, RemoteProtocolError, ServerError
-from xmem_server.colour import fetch_transform
+from xmem_server.colour import fetch_colour_id, fetch_transform
 from xmem_server.decode_messages import (
     REQUESTS,
     AlphaWanted,
@@ -77,7 +77,8 @@ class DecodeService:
             case SurveyWanted():
                 return SurveyFound(survey_mask(Path(request.path), request.suffix, self._limits)), b""
             case TransformWanted():
-                return TransformFound(fetch_transform(request.colorspace, request.kind).describe()), b""
+                colour_id = fetch_colour_id(request.colorspace)  # first: it reads the config again
+                return TransformFound(fetch_transform(request.colorspace, request.kind).describe(), colour_id), b""
             case _:
                 return _save(request, attachment), b""
 

@@ -1,16 +1,19 @@
 """Pixels in and out through a process of their own: the parent's side. Imports no image library.
 
-A hostile or broken file can only take down the decode process, which has a memory limit; the next call starts another.
+A hostile or broken file can only take down the decode process, which has a memory limit; another one is started, which
+is asked the same once more: what ended the first may have nothing to do with the file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,10 +34,22 @@ from xmem_server.decode_messages import (
     SurveyWanted,
     TransformWanted,
 )
-from xmem_server.headers import DecodeLimits, Header, MaskSurvey, WrittenFile, display_name
+from xmem_server.headers import FLOAT, DecodeLimits, Header, MaskSurvey, WrittenFile, display_name
 from xmem_server.pipes import MAX_ATTACHMENT_BYTES, read_answer, write_answer
 
 DEFAULT_LIMITS = DecodeLimits()
+_EXIT_SECONDS = 2.0  # between the end of a dying child's pipe and its own
+# A library that runs out of memory aborts, faults or exits; these are other people's doing (by number: Windows has fewer).
+_KILLED_FROM_OUTSIDE = frozenset(
+    -getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM") if hasattr(signal, name)
+)
+
+
+@dataclass(frozen=True)
+class _Death:
+    """The child died under a request; ``status`` is its exit status, minus the signal's number, None when it hung."""
+
+    status: int | None
 
 
 class Decoder:
@@ -98,6 +113,15 @@ class Decoder:
         description: str = answer.description
         return description
 
+    def fetch_colour_id(self, colorspace: str) -> str:
+        """Give the id of what a colour space does to numbers, its config read from disk again for the plates after, too.
+
+        Two plates decoded under the same id from the same file are equal. Raises InputError when the space is unknown.
+        """
+        answer, _ = self._ask(TransformWanted(colorspace, FLOAT), "")
+        found: str = answer.colour_id
+        return found
+
     def save_matte(self, path: str, alpha: npt.NDArray[np.float32], header: Header, output: str) -> WrittenFile:
         """Write one object's matte, whole or not at all; ``output`` is ``exr-half``, ``exr-float`` or ``png16``."""
         return self._save(SaveWanted(_absolute(path), header, output, ()), [alpha], path)
@@ -144,6 +168,20 @@ class Decoder:
         return answer, pixels
 
     def _exchange(self, request: Any, attachment: memoryview | bytes, name: str) -> tuple[Any, bytearray]:
+        """Give what the child answers, or a fresh one when that dies under the request."""
+        answer = self._exchange_once(request, attachment, name)
+        if isinstance(answer, _Death):
+            answer = self._exchange_once(request, attachment, name)
+        if not isinstance(answer, _Death):
+            return answer
+        if answer.status in _KILLED_FROM_OUTSIDE:
+            raise InputError(
+                f"{name} could not be decoded: the decoding process was stopped twice. "
+                "Try again, or export the file again."
+            )
+        raise self._over_memory(name)
+
+    def _exchange_once(self, request: Any, attachment: memoryview | bytes, name: str) -> tuple[Any, bytearray] | _Death:
         child = self._living_child()
         if child.stdin is None or child.stdout is None:
             raise RemoteProtocolError("The decode process has no pipes.")
@@ -154,12 +192,13 @@ class Decoder:
             except (OSError, RemoteProtocolError):  # the child died with a request or an answer half-way
                 received = None
         if received is None:
+            status = None if is_late.is_set() else _fetch_exit_status(child)
             self._end_child()
             if is_late.is_set():
                 raise InputError(
                     f"{name} took longer than {self._limits.timeout_seconds:g} s and was given up. Check the disk it is on, or the file."
                 )
-            raise self._over_memory(name)
+            return _Death(status)
         return received
 
     def _living_child(self) -> subprocess.Popen[bytes]:
@@ -203,6 +242,14 @@ def _killed_after(seconds: float, child: subprocess.Popen[bytes]) -> Iterator[th
         yield is_late
     finally:
         timer.cancel()
+
+
+def _fetch_exit_status(child: subprocess.Popen[bytes]) -> int | None:
+    """Give how a child ended whose pipe has ended; None when it lives on and is of no use."""
+    try:
+        return child.wait(_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:

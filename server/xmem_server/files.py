@@ -30,6 +30,7 @@ from xmem_protocol import (
     ServerError,
 )
 
+_MIB = 1024 * 1024
 _COPY_BYTES = 4 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: past a file-size limit set on the process
@@ -61,6 +62,15 @@ def full_storage(folder: Path) -> ServerError:
     """Give the error for a disk without space for this folder."""
     return ServerError(
         STORAGE_FULL, f"The disk of {folder} is full; nothing was stored. Free space there, then send it again."
+    )
+
+
+def _low_storage(folder: Path, free: int, reserve: int) -> ServerError:
+    """Give the error for a disk that would have less than the reserve left."""
+    return ServerError(
+        STORAGE_FULL,
+        f"Only {free // _MIB} MiB are free on the disk of {folder} and {reserve // _MIB} MiB are kept free; "
+        "free some space, then send it again.",
     )
 
 
@@ -290,9 +300,9 @@ class FileStore:
         return self._uploads / f"{sha256}.chunks"
 
     def _check_space(self, nbytes: int) -> None:
-        free = shutil.disk_usage(self._folder).free - self._limits.reserve_bytes
-        if nbytes > free:
-            raise full_storage(self._folder)
+        free, reserve = shutil.disk_usage(self._folder).free, self._limits.reserve_bytes
+        if nbytes > free - reserve:
+            raise _low_storage(self._folder, free, reserve) if reserve else full_storage(self._folder)
         quota = self._limits.quota_bytes
         taken = self._stored_bytes + sum(_fetch_size(part) for part in self._uploads.glob("*.part"))
         if quota and taken + nbytes > quota:

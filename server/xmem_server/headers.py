@@ -19,6 +19,7 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 STILL_SUFFIXES = EXR_SUFFIXES | PNG_SUFFIXES | JPEG_SUFFIXES | TIFF_SUFFIXES
 VIDEO_SUFFIXES = frozenset({".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf"})
 
+STORED_FILE = "the stored file"  # where there is no better name: say_which puts one in
 _STORED_NAME = re.compile(r"[0-9a-f]{40,}")  # content-addressed: such a name tells the artist nothing
 
 
@@ -123,8 +124,16 @@ class DecodeLimits:
 
 
 def display_name(path: Path) -> str:
-    """Give what to call a file in a message: its name, or ``The stored file`` when the name is a hash."""
-    return "The stored file" if _STORED_NAME.match(path.name) else path.name
+    """Give what to call a file in a message: its name, or STORED_FILE when the name is a hash."""
+    return STORED_FILE if _STORED_NAME.match(path.name) else path.name
+
+
+def say_which(subject: str, error: InputError) -> InputError:
+    """Give the error with what the artist calls the file (``Frame 1003's plate``) in place of STORED_FILE, or before it all."""
+    text = str(error)
+    if text.startswith(STORED_FILE):
+        return InputError(subject + text.removeprefix(STORED_FILE))
+    return InputError(f"{subject}: {text}")
 
 
 def check_window(name: str, window: Window, limits: DecodeLimits) -> None:

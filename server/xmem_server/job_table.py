@@ -98,7 +98,7 @@ class JobTable:
         return tuple(JobInfo(*row) for row in reversed(rows))
 
     def fetch_done(self, session: int) -> list[str]:
-        """Give the session's finished propagations, newest first."""
+        """Give the session's finished propagations, the one that was asked for last first."""
         rows = self._database.fetch(
             "SELECT job FROM job WHERE session = ? AND kind = ? AND state = ? ORDER BY place DESC",
             session,
@@ -128,6 +128,10 @@ class JobTable:
             self._database.write(
                 "UPDATE job SET state = ?, place = (SELECT max(place) + 1 FROM job) WHERE job = ?", QUEUED, job
             )
+
+    def renew_place(self, job: str) -> None:
+        """Journal that the job was asked for again: it counts as the newest. Not for one that waits: it keeps its turn."""
+        self._database.write("UPDATE job SET place = (SELECT max(place) + 1 FROM job) WHERE job = ?", job)
 
     def queue_first(self, job: str) -> None:
         """Journal that the job is the next."""
@@ -163,6 +167,14 @@ class JobTable:
             "SELECT seq FROM event WHERE job = ? AND type = ? AND frame = ?", job, kind.TYPE, frame
         )
         return row is not None
+
+    def remove_failures(self, job: str) -> bool:
+        """Journal that no frame of the job failed, and say whether one did."""
+        return self._database.write("DELETE FROM event WHERE job = ? AND type = ?", job, FrameFailed.TYPE) > 0
+
+    def remove_failure(self, job: str, frame: int) -> None:
+        """Journal that this frame did not fail after all."""
+        self._database.write("DELETE FROM event WHERE job = ? AND type = ? AND frame = ?", job, FrameFailed.TYPE, frame)
 
     def fetch_events(self, job: str, after_seq: int, limit: int) -> tuple[Event, ...]:
         """Give at most ``limit`` events after this number, in order."""

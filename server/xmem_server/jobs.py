@@ -95,11 +95,19 @@ class JobQueue:
                 self._engine.restart()
 
     def queue_again(self, record: JobRecord) -> None:
-        """Have a job that is known do what is left of it; nothing when it is done, waits or runs."""
-        with self._lock:
+        """Have a job that is known do what is left of it: nothing when it waits, runs, or is done without a failed frame.
+
+        In every case but the first it counts as the newest from now on.
+        """
+        with self._lock, self._store.database.transaction():
             if record.job == self.running:
                 self._again_asked = self._cancel_asked  # when it has stopped
-            elif record.state not in (DONE, QUEUED):
+                self._jobs.renew_place(record.job)
+            elif record.state == DONE and not self._jobs.remove_failures(record.job):
+                self._jobs.renew_place(record.job)
+            elif record.state != QUEUED:
+                if record.state == DONE:  # a snapshot would pass over the failed frames
+                    self._store.drop_snapshots(record.session, record.job)
                 self._jobs.queue_last(record.job)
 
     def request_cancel(self, job: str) -> None:
@@ -170,6 +178,7 @@ class JobQueue:
             return  # computed again after a resume; the stored one stands
         files = tuple(self._store_matte(record, file) for file in event.files)
         with self._store.database.transaction():
+            self._jobs.remove_failure(event.job, event.frame)
             self._jobs.add_results(event.job, event.frame, files)
             self._jobs.add_event(MatteReady(event.job, 0, event.frame, event.is_key, files))
         self._deaths.pop(event.job, None)

@@ -22,19 +22,25 @@ from xmem_protocol import (
     Shot,
     SuggestionSettings,
 )
+from xmem_server import __version__
 from xmem_server.plans import KeySource, MatteSource, PlateSource, PropagationPlan, SuggestionPlan
 
+RESULT_VERSION = 1  # of the way from plates and keys to mattes: raise it whenever mattes may come out otherwise
 _NOT_IN_IDENTITY = ("snapshot_every",)  # changes how a run can be resumed, never a pixel
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What a propagation works on; ``keys`` in order of frame, then object; ``plates`` by frame number."""
+    """What a propagation works on; ``keys`` in order of frame, then object; ``plates`` by frame number.
+
+    ``colour_id`` is what the shot's colour space does to numbers now (``Decoder.fetch_colour_id``).
+    """
 
     session: str
     shot: Shot
     keys: tuple[Key, ...]
     plates: Mapping[int, Plate]
+    colour_id: str
 
 
 def fetch_propagation_plan(job: str, material: Material, settings: PropagationSettings) -> PropagationPlan:
@@ -60,6 +66,7 @@ def fetch_propagation_plan(job: str, material: Material, settings: PropagationSe
         snapshot="",
         cache="",
         scratch="",
+        colour_id=material.colour_id,
     )
 
 
@@ -92,27 +99,33 @@ def fetch_suggestion_plan(
         settings=settings,
         propagation=propagation.settings,
         cache="",
+        colour_id=propagation.colour_id,
     )
 
 
 def fetch_propagation_identity(plan: PropagationPlan, model_sha256: str) -> str:
-    """Give the name of everything the mattes depend on: model, shot, settings, keys in order, plates."""
+    """Give the name of everything the mattes depend on: version, model, shot, colour, settings, keys in order, plates."""
     settings = dataclasses.asdict(plan.settings)
     for name in _NOT_IN_IDENTITY:
         del settings[name]
     return _digest(
         "propagation",
+        [__version__, RESULT_VERSION],
         model_sha256,
         dataclasses.asdict(plan.shot),
+        plan.colour_id,
         settings,
         [dataclasses.asdict(source.key) for source in plan.keys],
         [[plate.frame, plate.sha256, plate.index, plate.suffix] for plate in plan.plates],
     )
 
 
-def fetch_suggestion_identity(propagation_identity: str, settings: SuggestionSettings) -> str:
-    """Give the name of everything the suggestions depend on."""
-    return _digest("suggestion", propagation_identity, dataclasses.asdict(settings))
+def fetch_suggestion_identity(
+    propagation_identity: str, results: tuple[tuple[int, MatteFile], ...], settings: SuggestionSettings
+) -> str:
+    """Give the name of everything the suggestions depend on: the mattes too, for a frame that failed may come later."""
+    mattes = [[frame, file.object_id, file.sha256] for frame, file in results]
+    return _digest("suggestion", propagation_identity, mattes, dataclasses.asdict(settings))
 
 
 def _digest(*parts: Any) -> str:

@@ -37,6 +37,7 @@ class PropagationPlan:
     ``finished`` are frames whose mattes are stored already: the engine passes through them without writing them again.
     ``snapshot`` is the newest stored snapshot of this same plan, or empty; new ones are written below ``scratch``.
     ``cache`` is a folder for encoded features, shared by every job of the session. ``scratch`` is the job's own.
+    ``colour_id`` is what the shot's colour space did to numbers when the job was started: it names what is made of them.
     """
 
     job: str
@@ -49,6 +50,7 @@ class PropagationPlan:
     snapshot: str
     cache: str
     scratch: str
+    colour_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class MatteSource:
 class SuggestionPlan:
     """One suggestion: the plates, the keys, and the mattes of the propagation it looks at.
 
-    ``propagation`` are that propagation's settings: the working size and the threshold must be the same.
+    ``propagation`` are that propagation's settings: the working size and the threshold must be the same. ``colour_id`` is
+    its too, so that its encoded features are found.
     """
 
     job: str
@@ -77,6 +80,7 @@ class SuggestionPlan:
     settings: SuggestionSettings
     propagation: PropagationSettings
     cache: str
+    colour_id: str = ""
 
 
 # ------------------------------------------------------------------------------------------------- what an engine says

@@ -45,6 +45,7 @@ from xmem_protocol import (
 )
 from xmem_server import checks, planning
 from xmem_server.engines import Engine
+from xmem_server.headers import say_which
 from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
 from xmem_server.plans import PropagationPlan
@@ -69,6 +70,9 @@ class PlateDecoder(Protocol):
 
     def fetch_plate(self, path: str, suffix: str, index: int, colorspace: str, size: tuple[int, int]) -> Any:
         """Give a plate, float32 HxWx3, averaged down to ``size``. Raises InputError."""
+
+    def fetch_colour_id(self, colorspace: str) -> str:
+        """Give the id of what a colour space does to numbers now. Raises InputError."""
 
 
 class SessionHost:
@@ -178,7 +182,7 @@ class SessionHost:
         try:
             header = self._decoder.fetch_header(str(self._store.file_path(plate.sha256)), plate.suffix)
         except InputError as error:
-            raise InputError(f"Frame {plate.frame}: {error}") from error
+            raise say_which(f"Frame {plate.frame}'s plate", error) from error
         if (header.width, header.height) != (shot.width, shot.height):
             raise InputError(
                 f"Frame {plate.frame} is {header.width}x{header.height} but the shot is {shot.width}x{shot.height}. "
@@ -209,7 +213,7 @@ class SessionHost:
         try:
             alpha = self._decoder.fetch_alpha(str(self._store.file_path(key.sha256)), key.suffix, key.selector)
         except InputError as error:
-            raise InputError(f"{where}: {error}") from error
+            raise say_which(where, error) from error
         height, width = alpha.shape
         if (width, height) != (shot.width, shot.height):
             raise InputError(
@@ -248,7 +252,10 @@ class SessionHost:
         if plate is None:
             raise InputError(f"Frame {message.frame} has no plate yet. Press Run first.")
         keys = [key for key in self._sessions.fetch_keys(session.number) if key.frame == message.frame]
-        content = make_thumbnail(self._decoder, self._store, session.shot, (plate, keys), message.height)
+        try:
+            content = make_thumbnail(self._decoder, self._store, session.shot, (plate, keys), message.height)
+        except InputError as error:
+            raise InputError(f"Frame {message.frame}: {error}") from error
         return ThumbnailMade(message.frame, self._store.save_bytes(content), len(content))
 
     # ------------------------------------------------------------------------------------------------------------ jobs
@@ -256,9 +263,11 @@ class SessionHost:
     def _start_propagation(self, message: StartPropagation) -> Effect:
         session = self._known_session(message.session)
         checks.check_propagation(message.settings, session.shot)
+        colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
         def effect() -> Message:
-            plan = planning.fetch_propagation_plan(_new_job(), self._fetch_material(session), message.settings)
+            material = self._fetch_material(session, colour_id)
+            plan = planning.fetch_propagation_plan(_new_job(), material, message.settings)
             identity = planning.fetch_propagation_identity(plan, self._model_sha256())
             return self._accept(session, PROPAGATION, identity, plan)
 
@@ -266,16 +275,16 @@ class SessionHost:
 
     def _start_suggestion(self, message: StartSuggestion) -> Effect:
         session = self._known_session(message.session)
+        colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
         def effect() -> Message:
             keys = self._sessions.fetch_keys(session.number)
             checks.check_suggestion(message.settings, frozenset(key.object_id for key in keys))
-            source, propagation, identity = self._fetch_propagated(session)
+            source, propagation, identity = self._fetch_propagated(session, colour_id)
             results = self._store.jobs.fetch_results(source)
             plan = planning.fetch_suggestion_plan(_new_job(), propagation, results, message.settings)
-            return self._accept(
-                session, SUGGESTION, planning.fetch_suggestion_identity(identity, message.settings), plan
-            )
+            identity = planning.fetch_suggestion_identity(identity, results, message.settings)
+            return self._accept(session, SUGGESTION, identity, plan)
 
         return effect
 
@@ -288,9 +297,9 @@ class SessionHost:
         self._store.jobs.add(JobRecord(plan.job, session.number, kind, identity, QUEUED, 0), plan)
         return JobAccepted(plan.job)
 
-    def _fetch_propagated(self, session: SessionRecord) -> tuple[str, PropagationPlan, str]:
-        """Give the newest finished propagation of the keys and plates as they are now: its job, plan and identity."""
-        material = self._fetch_material(session)
+    def _fetch_propagated(self, session: SessionRecord, colour_id: str) -> tuple[str, PropagationPlan, str]:
+        """Give the finished propagation of the present keys, plates and colour asked for last: its job, plan, identity."""
+        material = self._fetch_material(session, colour_id)
         for job in self._store.jobs.fetch_done(session.number):
             plan = self._store.jobs.fetch_plan(job)
             record = self._store.jobs.fetch(job)
@@ -304,12 +313,13 @@ class SessionHost:
                 return job, plan, record.params_hash
         raise InputError("The keys have no finished propagation yet. Run it first; suggestions look at its mattes.")
 
-    def _fetch_material(self, session: SessionRecord) -> planning.Material:
+    def _fetch_material(self, session: SessionRecord, colour_id: str) -> planning.Material:
         return planning.Material(
             session=session.name,
             shot=session.shot,
             keys=self._sessions.fetch_keys(session.number),
             plates=self._sessions.fetch_plates(session.number),
+            colour_id=colour_id,
         )
 
     def _model_sha256(self) -> str:

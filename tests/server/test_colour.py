@@ -1,10 +1,12 @@
 """Colour: hand numbers of the formula, what OpenColorIO gives, and what is refused."""
 
+import os
+
 import numpy as np
 import pytest
 
 from xmem_protocol import InputError
-from xmem_server.colour import convert_channel, convert_pixels, encode_linear, fetch_transform
+from xmem_server.colour import convert_channel, convert_pixels, encode_linear, fetch_colour_id, fetch_transform
 from xmem_server.headers import FLOAT, INTEGER, VIDEO
 
 
@@ -166,3 +168,46 @@ def test_when_a_transform_is_described_then_the_line_says_what_it_does():
     assert "as stored" in fetch_transform("display", FLOAT).describe()
     assert "linear Rec.709 to sRGB" in fetch_transform("auto", FLOAT).describe()
     assert "ACEScg to sRGB" in fetch_transform("acescg", FLOAT).describe()
+
+
+def test_when_colours_are_asked_for_their_ids_then_each_meaning_has_one_of_its_own(monkeypatch):
+    ids = {name: fetch_colour_id(name) for name in ("display", "auto", "ACEScg", "ACES2065-1")}
+    assert len(set(ids.values())) == 4
+    assert {name: fetch_colour_id(name) for name in ids} == ids
+    assert fetch_colour_id("acescg") == ids["ACEScg"]  # another spelling of the same space
+    monkeypatch.setattr("xmem_server.colour.CURVE_VERSION", 99)
+    assert not {fetch_colour_id(name) for name in ids} & set(ids.values())
+
+
+def test_when_a_config_is_edited_then_its_id_and_its_pixels_change(monkeypatch, tmp_path):
+    config = tmp_path / "show.ocio"
+    srgb = "  - !<ColorSpace>\n    name: sRGB\n"
+    config.write_text(_config(srgb))
+    monkeypatch.setenv("OCIO", str(config))
+    doubled = fetch_colour_id("plate")
+    assert _convert("plate", FLOAT, [0.1, 0.2, 0.3]) == pytest.approx([0.2, 0.4, 0.6], abs=1e-6)
+    config.write_text(_config(srgb).replace("[2,", "[1,"))
+    os.utime(config, ns=(1, 1))  # the clock of a file may be coarser than this test
+    assert _convert("plate", FLOAT, [0.1, 0.2, 0.3]) == pytest.approx([0.1, 0.4, 0.6], abs=1e-6)
+    assert fetch_colour_id("plate") != doubled
+    config.write_text(_config(srgb) + "# a word of the colour department\n")
+    assert fetch_colour_id("plate") == doubled  # the same numbers come out
+
+
+def test_when_a_look_up_table_of_the_config_is_edited_then_its_id_and_its_pixels_change(monkeypatch, tmp_path):
+    table = tmp_path / "plate.spi1d"
+    head = "Version 1\nFrom 0.0 1.0\nLength 2\nComponents 1\n{\n0.0\n"
+    table.write_text(head + "1.0\n}\n")
+    config = tmp_path / "show.ocio"
+    config.write_text(
+        _config("  - !<ColorSpace>\n    name: sRGB\n").replace(
+            "!<MatrixTransform> {matrix: [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1]}",
+            "!<FileTransform> {src: plate.spi1d, interpolation: linear}",
+        )
+    )
+    monkeypatch.setenv("OCIO", str(config))
+    first = fetch_colour_id("plate")
+    assert _convert("plate", FLOAT, [0.2, 0.4, 0.6]) == pytest.approx([0.2, 0.4, 0.6], abs=1e-6)
+    table.write_text(head + "0.5\n}\n")
+    assert fetch_colour_id("plate") != first
+    assert _convert("plate", FLOAT, [0.2, 0.4, 0.6]) == pytest.approx([0.1, 0.2, 0.3], abs=1e-6)

@@ -165,16 +165,67 @@ def test_when_the_child_is_killed_between_calls_then_the_next_call_works(decoder
     assert decoder.process_id != first
 
 
+def _die_each_time(decoder, signal_number, times):
+    """Give a thread that ends, by this signal, as many children of the decoder as it is told, once they have begun."""
+
+    def run():
+        ended = set()
+        deadline = time.monotonic() + 30
+        while len(ended) < times and time.monotonic() < deadline:
+            child = decoder.process_id
+            if child is not None and child not in ended:
+                os.kill(child, signal_number)
+                ended.add(child)
+            time.sleep(0.005)
+
+    return threading.Thread(target=run)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="stops the child with a signal")
-def test_when_the_child_is_killed_in_a_call_then_that_call_fails_and_the_next_works(decoder, plate_path):
-    decoder.fetch_header(plate_path, ".exr")
-    os.kill(decoder.process_id, signal.SIGSTOP)  # so that the call is certainly under way when the kill comes
-    killer = threading.Timer(1.0, os.kill, (decoder.process_id, signal.SIGKILL))
+def test_when_the_child_is_killed_in_a_call_then_a_fresh_one_answers_it(decoder, plate_path):
+    wanted = decoder.fetch_plate(plate_path, ".exr", 0, "auto")
+    first = decoder.process_id
+    os.kill(first, signal.SIGSTOP)  # so that the call is certainly under way when the kill comes
+    killer = threading.Timer(0.5, os.kill, (first, signal.SIGKILL))
     killer.start()
-    with pytest.raises(InputError, match=r"plate\.1001\.exr could not be decoded within the memory limit"):
+    np.testing.assert_array_equal(decoder.fetch_plate(plate_path, ".exr", 0, "auto"), wanted)
+    killer.join()
+    assert decoder.process_id != first
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops the child with a signal")
+@pytest.mark.parametrize(
+    ("signal_number", "said"),
+    [
+        (signal.SIGKILL, "was stopped twice. Try again, or export the file again."),
+        (signal.SIGTERM, "was stopped twice. Try again, or export the file again."),
+        (signal.SIGABRT, "could not be decoded within the memory limit"),
+        (signal.SIGSEGV, "could not be decoded within the memory limit"),
+    ],
+)
+def test_when_the_child_dies_twice_in_a_call_then_the_cause_is_told_and_the_next_call_works(
+    decoder, plate_path, signal_number, said
+):
+    killer = _die_each_time(decoder, signal_number, 2)
+    killer.start()
+    with pytest.raises(InputError, match=r"^plate\.1001\.exr could not be decoded") as caught:
         decoder.fetch_plate(plate_path, ".exr", 0, "auto")
     killer.join()
+    assert said in str(caught.value)
+    assert decoder.process_id is None
     assert decoder.fetch_header(plate_path, ".exr").width == 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops the child with a signal")
+def test_when_the_child_is_killed_while_it_writes_then_the_matte_is_written_whole(decoder, plate_path, tmp_path):
+    header = decoder.fetch_header(plate_path, ".exr")
+    decoder.close()
+    killer = _die_each_time(decoder, signal.SIGKILL, 1)
+    killer.start()
+    decoder.save_matte(str(tmp_path / "m.exr"), GREY.astype(np.float32), header, "exr-half")
+    killer.join()
+    assert [path.name for path in tmp_path.glob("m*")] == ["m.exr"]
+    np.testing.assert_array_equal(decoder.fetch_alpha(str(tmp_path / "m.exr"), ".exr", "channel:A"), GREY)
 
 
 def test_when_a_file_takes_too_long_then_it_is_given_up(plate_path):
@@ -217,6 +268,13 @@ def test_when_a_transform_is_described_then_no_file_is_needed(decoder):
     assert "linear Rec.709" in decoder.describe_transform("auto", "float")
     with pytest.raises(InputError, match="Close to it"):
         decoder.describe_transform("ACESgc", "float")
+
+
+def test_when_a_colour_is_named_then_its_id_comes_from_the_child(decoder):
+    assert decoder.fetch_colour_id("auto") != decoder.fetch_colour_id("display")
+    assert decoder.fetch_colour_id("ACEScg") == decoder.fetch_colour_id("acescg")
+    with pytest.raises(InputError, match="Close to it"):
+        decoder.fetch_colour_id("ACESgc")
 
 
 def test_when_a_decoder_is_closed_then_its_child_is_gone_and_it_may_be_used_again(plate_path):

@@ -50,9 +50,13 @@ from xmem_server.service import start_server
 
 
 def test_when_a_shot_is_propagated_then_every_matte_comes_once_in_order_and_is_fetched(tmp_path):
-    with serving(tmp_path) as settings, client_of(settings) as client:
+    with serving(tmp_path, {"wait_at": 1005}) as settings, client_of(settings) as client:
         make_ready(client, tmp_path)
-        events = list(client.follow(client.start_propagation("roto", whole())))
+        events = []
+        for event in client.follow(client.start_propagation("roto", whole())):
+            events.append(event)
+            if isinstance(event, Progress):  # the engine waits until somebody has seen where it is
+                (tmp_path / "engine" / "go").touch()
         mattes = [event for event in events if isinstance(event, MatteReady)]
         assert [event.frame for event in mattes] == list(range(1001, 1009))
         assert [event.seq for event in events if event.seq] == list(range(1, 10))

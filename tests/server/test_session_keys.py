@@ -142,10 +142,10 @@ def test_when_a_plate_cannot_be_used_then_the_frame_is_named(house):
     refused = [
         (dataclasses.replace(good, frame=1200), r"Frame 1200 is outside the shot \(1001-1008\)\."),
         (dataclasses.replace(good, suffix="/../x"), "Frame 1001"),
-        (dataclasses.replace(good, suffix=".exr"), "Frame 1001: "),
+        (dataclasses.replace(good, suffix=".exr"), r"^Frame 1001's plate is a PNG named \.exr; rename it"),
         (dataclasses.replace(good, index=1), "Frame 1001 is picture 2 of a file that has 1"),
         (dataclasses.replace(good, index=-1), "Frame 1001"),
-        (Plate(1001, upload(house.store, b"no picture"), 0, ".png"), "Frame 1001: "),
+        (Plate(1001, upload(house.store, b"no picture"), 0, ".png"), "^Frame 1001's plate is not a PNG"),
     ]
     for plate, words in refused:
         with pytest.raises(InputError, match=words):
@@ -196,9 +196,15 @@ def test_when_a_key_cannot_be_used_then_it_is_refused_and_nothing_changes(house)
         (dataclasses.replace(good, object_id=256), "numbered 1 to 255"),
         (dataclasses.replace(good, presence="maybe"), "'maybe'"),
         (dataclasses.replace(good, selector="channel:"), "channel:NAME"),
-        (dataclasses.replace(good, selector="channel:matte"), "object 1 at frame 1002: "),
-        (dataclasses.replace(good, suffix=".exr"), "object 1 at frame 1002: "),
-        (dataclasses.replace(good, sha256=upload(house.store, tiff), suffix=".tiff"), "object 1 at frame 1002: "),
+        (
+            dataclasses.replace(good, selector="channel:matte"),
+            "^The key of object 1 at frame 1002 has no channel matte",
+        ),
+        (dataclasses.replace(good, suffix=".exr"), "^The key of object 1 at frame 1002 is a PNG named"),
+        (
+            dataclasses.replace(good, sha256=upload(house.store, tiff), suffix=".tiff"),
+            "^The key of object 1 at frame 1002 has an alpha that is NaN",
+        ),
         (house.key(1002, value=0), "The key of object 1 at frame 1002 is empty; draw the object or mark it absent."),
         (
             dataclasses.replace(good, sha256=upload(house.store, alpha(255, 80, 60))),

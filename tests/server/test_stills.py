@@ -165,7 +165,7 @@ def test_when_a_file_is_missing_then_the_error_names_it(tmp_path):
 def test_when_a_stored_file_is_damaged_then_its_hash_is_not_shown(tmp_path):
     path = tmp_path / ("ab" * 32)
     path.write_bytes(b"v/1\x01rubbish")
-    with pytest.raises(InputError, match=r"^The stored file is a damaged or unfinished EXR"):
+    with pytest.raises(InputError, match=r"^the stored file is a damaged or unfinished EXR"):
         fetch_header(path, ".exr")
 
 

@@ -27,6 +27,7 @@ from xmem_core.images import padding_for
 from xmem_core.keyframes import FrameKeys
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
+from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
 
 FIELDS = tuple(field.name for field in fields(KeyFeatures))
@@ -46,9 +47,10 @@ class FeatureBudget:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How plates become features: colour space, working (height, width), and what names the model and its precision."""
+    """How plates become features: colour space and what it does to numbers, working (height, width), model and precision."""
 
     colorspace: str
+    colour_id: str
     shape: tuple[int, int]
     model: str
 
@@ -123,7 +125,7 @@ class FeatureCache:
                     plate.path, plate.suffix, plate.index, self._encoding.colorspace, self._encoding.shape
                 )
             except InputError as error:
-                self._unreadable[frame] = f"Frame {frame}: {error}"
+                self._unreadable[frame] = str(say_which(f"Frame {frame}'s plate", error))
                 continue
             images[frame] = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
         if not images:

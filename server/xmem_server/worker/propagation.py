@@ -20,9 +20,10 @@ from xmem_core.mattes import make_mattes
 from xmem_core.snapshot import restore_snapshot, take_snapshot
 from xmem_core.weights import LoadedModel
 from xmem_protocol import PRESENT, InputError
+from xmem_server.checks import name_key
 from xmem_server.decoding import Decoder
 from xmem_server.files import sync_file, sync_folder
-from xmem_server.headers import Header
+from xmem_server.headers import Header, say_which
 from xmem_server.plans import (
     EngineDone,
     EngineFrameFailed,
@@ -62,7 +63,7 @@ class PropagationJob:
         self._decoder = decoder
         self._channel = channel
         self._reporter = Reporter(channel, plan.job)
-        self._encoding = fetch_encoding(plan.shot, plan.settings, model)
+        self._encoding = fetch_encoding(plan, plan.settings, model, decoder)
         self._engine = Engine(model.network, fetch_policy(plan.settings), fetch_precision(plan.settings))
         self._cache = FeatureCache(
             self._engine, decoder, plan.plates, self._encoding, Path(plan.cache), FeatureBudget()
@@ -91,7 +92,10 @@ class PropagationJob:
         """Give a key's alpha (H, W) as the artist drew it; all 0 where the object is absent."""
         if source.key.presence != PRESENT:
             return np.zeros((self._plan.shot.height, self._plan.shot.width), np.float32)
-        return self._decoder.fetch_alpha(source.path, source.key.suffix, source.key.selector)
+        try:
+            return self._decoder.fetch_alpha(source.path, source.key.suffix, source.key.selector)
+        except InputError as error:
+            raise say_which(name_key(source.key), error) from None
 
     def propagate(self) -> None:
         """Step through the range, write what is not written yet, and leave a snapshot now and then."""

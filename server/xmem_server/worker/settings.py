@@ -9,7 +9,9 @@ from xmem_core.images import working_shape
 from xmem_core.memory import MemoryPolicy
 from xmem_core.network import NetworkConfig
 from xmem_core.weights import LoadedModel
-from xmem_protocol import PropagationSettings, Shot
+from xmem_protocol import InputError, PropagationSettings
+from xmem_server.decoding import Decoder
+from xmem_server.plans import PropagationPlan, SuggestionPlan
 from xmem_server.worker.features import Encoding
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,8 +39,17 @@ def fetch_precision(settings: PropagationSettings) -> torch.dtype:
     return PRECISIONS[settings.precision]
 
 
-def fetch_encoding(shot: Shot, settings: PropagationSettings, model: LoadedModel) -> Encoding:
-    """Give how the shot's plates become features of this model."""
+def fetch_encoding(
+    plan: PropagationPlan | SuggestionPlan, settings: PropagationSettings, model: LoadedModel, decoder: Decoder
+) -> Encoding:
+    """Give how the plan's plates become features of this model.
+
+    Raises InputError when the colour configuration is not the one the job was started with.
+    """
+    shot = plan.shot
+    colour_id = decoder.fetch_colour_id(shot.colorspace)
+    if plan.colour_id not in ("", colour_id):
+        raise InputError("The colour configuration changed after this was started. Start it again.")
     config: NetworkConfig = model.network.config
     shape = working_shape(shot.height, shot.width, settings.working_size or config.working_size)
-    return Encoding(shot.colorspace, shape, f"{model.sha256} {settings.precision}")
+    return Encoding(shot.colorspace, colour_id, shape, f"{model.sha256} {settings.precision}")

@@ -58,7 +58,7 @@ def run_suggestion(plan: SuggestionPlan, model: LoadedModel, decoder: Decoder, c
     Raises InputError or CoreError when it cannot be done, JobCancelledError when it is cancelled.
     """
     rule = SuggestionRule(plan.settings.count, plan.settings.alpha, plan.settings.min_area)
-    encoding = fetch_encoding(plan.shot, plan.propagation, model)
+    encoding = fetch_encoding(plan, plan.propagation, model, decoder)
     engine = Engine(model.network, fetch_policy(plan.propagation), fetch_precision(plan.propagation))
     cache = FeatureCache(engine, decoder, plan.plates, encoding, Path(plan.cache), FeatureBudget())
     key_size = tuple(-(-side // STRIDE) for side in encoding.shape)  # padded up to whole positions
