@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from xmem_protocol import ABSENT, MAX_OBJECT_ID, PRESENT, InputError
 from xmem_server.decoding import Decoder
@@ -23,6 +24,7 @@ COLOUR = "colour"
 FORMS = (AUTO, ALPHA, INDEX, COLOUR)
 
 _LAYER_START, _LAYER_END = "object_", ".A"  # as our own layered mattes are written
+_COLOUR = "colour:"
 # A grey mask whose brightest pixel is below this is an index mask: as an alpha it would be nearly invisible.
 _MAX_GREY_INDEX = 32
 
@@ -63,15 +65,31 @@ class KeyFolder:
 
 
 DEFAULT_OPTIONS = KeyFolderOptions()
+NO_COLOURS: Mapping[str, int] = MappingProxyType({})
+_COLOUR_NAMES = {
+    "ff0000": "red",
+    "00ff00": "green",
+    "0000ff": "blue",
+    "ffff00": "yellow",
+    "ff00ff": "magenta",
+    "00ffff": "cyan",
+    "ffffff": "white",
+}
 
 
-def fetch_key_folder(folder: Path, decoder: Decoder, options: KeyFolderOptions = DEFAULT_OPTIONS) -> KeyFolder:
+def fetch_key_folder(
+    folder: Path,
+    decoder: Decoder,
+    options: KeyFolderOptions = DEFAULT_OPTIONS,
+    colours: Mapping[str, int] = NO_COLOURS,
+) -> KeyFolder:
     """Give the keys below a folder; every file is decoded once, to know which objects are in it.
 
     Sub-folders named by a number are objects (``keys/2/1001.exr``). Else the files are index masks (palette PNG, or grey
-    up to 32), coloured masks (8-bit RGB: one object per colour, black is background; colours of the usual label palette
-    get its numbers, others are numbered by their hexadecimal value), multi-layer EXR with ``object_<id>.A``, or alphas
-    of object 1. Raises InputError when the files are of several forms, or every key is empty.
+    up to 32), coloured masks (8-bit RGB: one object per colour, black is background), multi-layer EXR with
+    ``object_<id>.A``, or alphas of object 1. ``colours`` are the numbers that colours (``colour:rrggbb``) have already:
+    they keep them. New ones get those of the usual label palette if all are from it, else the lowest free ones in order
+    of their hexadecimal value. Raises InputError when the files are of several forms, or every key is empty.
     """
     if options.form not in FORMS:
         raise InputError(f"Key form {options.form!r} is not known; {', '.join(FORMS)} are. Choose one of these.")
@@ -99,11 +117,23 @@ def fetch_key_folder(folder: Path, decoder: Decoder, options: KeyFolderOptions =
             )
         ]
         return _whole(folder, keys, {key.object_id: key.selector for key in keys})
-    return _fetch_masks(folder, files, decoder, options)
+    return _fetch_masks(folder, files, decoder, options, colours)
+
+
+def describe_label(label: str) -> str:
+    """Give the words for what an object stands for: ``green (#00ff00)``, ``#0ac81e``, ``index 3``, else as it is."""
+    if not label.startswith(_COLOUR):
+        return label.replace(":", " ")
+    colour = label.removeprefix(_COLOUR)
+    return f"{_COLOUR_NAMES[colour]} (#{colour})" if colour in _COLOUR_NAMES else f"#{colour}"
 
 
 def _fetch_masks(
-    folder: Path, files: Mapping[int, PlateFile], decoder: Decoder, options: KeyFolderOptions
+    folder: Path,
+    files: Mapping[int, PlateFile],
+    decoder: Decoder,
+    options: KeyFolderOptions,
+    colours: Mapping[str, int],
 ) -> KeyFolder:
     if options.form == ALPHA or options.channel != AUTO:
         keys = _alpha_keys(files, 1, f"channel:{options.channel}", decoder)
@@ -113,7 +143,7 @@ def _fetch_masks(
     if form == ALPHA:
         keys = [_key(frame, files[frame], 1, "channel:auto", survey.peak) for frame, survey in surveys.items()]
         return _whole(folder, keys, {1: "channel auto"})
-    ids = _number_labels(folder, form, surveys)
+    ids = _number_labels(folder, form, surveys, colours)
     keys = [
         _key(frame, files[frame], object_id, label, float(label in survey.labels))
         for frame, survey in surveys.items()
@@ -139,12 +169,14 @@ def _tell_form(folder: Path, surveys: Mapping[int, MaskSurvey]) -> str:
 
 
 def _is_grey(label: str) -> bool:
-    colour = label.removeprefix("colour:")
+    colour = label.removeprefix(_COLOUR)
     return colour[0:2] == colour[2:4] == colour[4:6]
 
 
-def _number_labels(folder: Path, form: str, surveys: Mapping[int, MaskSurvey]) -> dict[str, int]:
-    """Give the object id of every label in the folder's masks, the same whichever masks come first."""
+def _number_labels(
+    folder: Path, form: str, surveys: Mapping[int, MaskSurvey], colours: Mapping[str, int]
+) -> dict[str, int]:
+    """Give the object id of every label in the folder's masks, in order of id, the same whichever masks come first."""
     start = f"{form}:"
     labels = {label for survey in surveys.values() for label in survey.labels}
     if any(not label.startswith(start) for label in labels):
@@ -161,10 +193,26 @@ def _number_labels(folder: Path, form: str, surveys: Mapping[int, MaskSurvey]) -
             f"{folder} has coloured masks with {len(labels)} colours or more; {MAX_OBJECT_ID} objects is the most. "
             "Soft edges make a colour of every shade: export the masks without anti-aliasing."
         )
+    return _number_colours(folder, labels, colours)
+
+
+def _number_colours(folder: Path, labels: set[str], colours: Mapping[str, int]) -> dict[str, int]:
+    ids = {label: colours[label] for label in labels & colours.keys()}
+    taken = set(colours.values())
     palette = _label_palette()
-    if all(label in palette for label in labels):
-        return {label: palette[label] for label in sorted(labels, key=palette.__getitem__)}
-    return {label: number for number, label in enumerate(sorted(labels), start=1)}
+    if labels <= palette.keys():
+        ids |= {label: palette[label] for label in labels - ids.keys() if palette[label] not in taken}
+        taken |= set(ids.values())
+    free = (number for number in range(1, MAX_OBJECT_ID + 1) if number not in taken)
+    for label in sorted(labels - ids.keys()):
+        number = next(free, 0)
+        if not number:
+            raise InputError(
+                f"{folder} has a new colour ({describe_label(label)}), but all {MAX_OBJECT_ID} object numbers were given "
+                "to colours of earlier runs. Choose another --out to begin anew."
+            )
+        ids[label] = number
+    return dict(sorted(ids.items(), key=lambda pair: pair[1]))
 
 
 def _label_palette() -> dict[str, int]:
@@ -174,7 +222,7 @@ def _label_palette() -> dict[str, int]:
         rgb = [0, 0, 0]
         for bit in range(8):
             rgb[bit % 3] |= ((number >> bit) & 1) << (7 - bit // 3)
-        palette[f"colour:{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}"] = number
+        palette[f"{_COLOUR}{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}"] = number
     return palette
 
 

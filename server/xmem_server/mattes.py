@@ -1,4 +1,7 @@
-"""Finished mattes as files: whole or absent, rounded once from float32, on the plate's windows."""
+"""Finished mattes as files: whole or absent, rounded once from float32, on the plate's display window.
+
+A matte covers the display window and nothing else: overscan is not segmented, so a matte says nothing about it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import OpenEXR
 
 from xmem_protocol import InputError
 from xmem_server.files import storage_errors, sync_file, sync_folder
-from xmem_server.headers import Header, Window, WrittenFile
+from xmem_server.headers import Header, WrittenFile
 
 EXR_HALF = "exr-half"
 EXR_FLOAT = "exr-float"
@@ -30,13 +33,13 @@ def save_matte(path: Path, alpha: npt.NDArray[np.float32], header: Header, outpu
     """Write one object's alpha (HxW float32 0..1 on the plate's display window) and give the file's hash and size.
 
     ``output``: ``exr-half`` or ``exr-float`` is one ZIP scanline part whose R, G, B and A are all the alpha, with the
-    plate's display window and pixel aspect; ``png16`` is 16-bit grey. The file appears whole, under its final name, or
+    plate's pixel aspect and its display window, which is the data window too; ``png16`` is 16-bit grey. The file appears whole, under its final name, or
     not at all. Raises InputError when it cannot be written, ServerError STORAGE_FULL when the disk is full.
     """
     _check_size(path, alpha, header)
     if output == PNG16:
         return _write_whole(path, _encode_png16(alpha))
-    samples = _on_matte_window(alpha, header, output)
+    samples = _round(alpha, output)
     return _write_whole(path, _encode_exr(dict.fromkeys("ABGR", samples), header))
 
 
@@ -53,13 +56,8 @@ def save_layered(path: Path, alphas: Mapping[int, npt.NDArray[np.float32]], head
         )
     for alpha in alphas.values():
         _check_size(path, alpha, header)
-    channels = {f"object_{object_id}.A": _on_matte_window(alpha, header, output) for object_id, alpha in alphas.items()}
+    channels = {f"object_{object_id}.A": _round(alpha, output) for object_id, alpha in alphas.items()}
     return _write_whole(path, _encode_exr(channels, header))
-
-
-def matte_window(header: Header) -> Window:
-    """Give a matte's data window: the display window, and all of the plate's data window where that reaches beyond it."""
-    return header.display_window.union(header.data_window)
 
 
 def _check_size(path: Path, alpha: npt.NDArray[np.float32], header: Header) -> None:
@@ -70,28 +68,22 @@ def _check_size(path: Path, alpha: npt.NDArray[np.float32], header: Header) -> N
         )
 
 
-def _on_matte_window(alpha: npt.NDArray[np.float32], header: Header, output: str) -> npt.NDArray[Any]:
+def _round(alpha: npt.NDArray[np.float32], output: str) -> npt.NDArray[Any]:
     if output not in _SAMPLES:
         raise InputError(
             f"Output {output!r} is not known; {EXR_HALF}, {EXR_FLOAT} and {PNG16} are. Choose one of these."
         )
-    samples = alpha.astype(_SAMPLES[output])  # the only rounding there is: to nearest, ties to even
-    window, display = matte_window(header), header.display_window
-    if window == display:
-        return np.ascontiguousarray(samples)
-    canvas = np.zeros((window.height, window.width), samples.dtype)
-    top, left = display.y_min - window.y_min, display.x_min - window.x_min
-    canvas[top : top + header.height, left : left + header.width] = samples
-    return canvas
+    return np.ascontiguousarray(alpha.astype(_SAMPLES[output]))  # the only rounding there is: to nearest, ties to even
 
 
 def _encode_exr(channels: Mapping[str, npt.NDArray[Any]], header: Header) -> bytes:
-    window, display = matte_window(header), header.display_window
+    display = header.display_window
+    window = ((display.x_min, display.y_min), (display.x_max, display.y_max))
     attributes = {
         "compression": OpenEXR.ZIP_COMPRESSION,
         "type": OpenEXR.scanlineimage,
-        "dataWindow": ((window.x_min, window.y_min), (window.x_max, window.y_max)),
-        "displayWindow": ((display.x_min, display.y_min), (display.x_max, display.y_max)),
+        "dataWindow": window,
+        "displayWindow": window,
         "pixelAspectRatio": header.pixel_aspect,
     }
     stream = io.BytesIO()

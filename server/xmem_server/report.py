@@ -14,7 +14,10 @@ from xmem_server import __version__
 
 @dataclass(frozen=True)
 class Report:
-    """One run. Frame numbers are the plate's; ``seconds`` by stage; ``keys`` by frame: the object ids given there."""
+    """One run. Frame numbers are the plate's; ``seconds`` by stage.
+
+    ``keys`` by frame: the object ids given there; ``objects``: what each id stands for in the artist's files.
+    """
 
     plate: str
     shot: Shot
@@ -24,6 +27,7 @@ class Report:
     summary: str
     frames: tuple[int, ...]
     keys: Mapping[int, tuple[int, ...]]
+    objects: Mapping[int, str]
     failed: Mapping[int, str]
     frames_per_second: float
     seconds: Mapping[str, float] = field(default_factory=dict)

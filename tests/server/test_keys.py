@@ -8,7 +8,7 @@ from PIL import Image
 
 from xmem_protocol import ABSENT, PRESENT, InputError
 from xmem_server.decoding import Decoder
-from xmem_server.key_folder import KeyFolderOptions, fetch_key_folder
+from xmem_server.key_folder import KeyFolderOptions, describe_label, fetch_key_folder
 from xmem_server.keys import fetch_alpha, survey_mask
 
 SOFT = np.random.default_rng(7).random((6, 9)).astype(np.float16)
@@ -211,6 +211,35 @@ def test_when_a_folder_holds_coloured_masks_then_colours_become_numbered_objects
     assert [said[:3] for said in _said(found)] == [
         (1001, 1, PRESENT), (1001, 2, ABSENT), (1002, 1, PRESENT), (1002, 2, PRESENT),
     ]  # fmt: skip
+
+
+def test_when_colours_have_numbers_already_then_they_keep_them_and_new_ones_get_free_ones(tmp_path, decoder):
+    _save_rgb(tmp_path / "1.png", [[[0, 255, 0], [0, 0, 255], [255, 0, 0]]])
+    found = fetch_key_folder(tmp_path, decoder, colours={"colour:00ff00": 1, "colour:ff0000": 4, "colour:123456": 2})
+    assert dict(found.objects) == {1: "colour:00ff00", 3: "colour:0000ff", 4: "colour:ff0000"}
+    full = {f"colour:{number:06x}": number for number in range(1, 256)}
+    with pytest.raises(InputError, match=r"has a new colour \(green \(#00ff00\)\), but all 255"):
+        fetch_key_folder(tmp_path, decoder, colours={**full, "colour:ff0000": 255})
+
+
+def test_when_a_palette_number_is_taken_then_the_new_colour_gets_a_free_one(tmp_path, decoder):
+    _save_rgb(tmp_path / "1.png", [[[128, 0, 0], [0, 128, 0]]])  # labels 1 and 2
+    found = fetch_key_folder(tmp_path, decoder, colours={"colour:ff0000": 1})
+    assert dict(found.objects) == {2: "colour:008000", 3: "colour:800000"}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("colour:00ff00", "green (#00ff00)"),
+        ("colour:0ac81e", "#0ac81e"),
+        ("index:3", "index 3"),
+        ("channel:object_2.A", "channel object_2.A"),
+        ("folder 2", "folder 2"),
+    ],
+)
+def test_when_a_label_is_described_then_a_person_can_read_it(label, words):
+    assert describe_label(label) == words
 
 
 def test_when_colours_are_those_of_the_label_palette_then_objects_get_its_numbers(tmp_path, decoder):

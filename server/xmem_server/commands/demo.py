@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from xmem_client import Client
 from xmem_protocol import PropagationSettings, Suggestion, SuggestionSettings
 from xmem_server.commands.console import DONE, WRONG, Console
+from xmem_server.commands.output_folder import FOLDER, check_output, lock_output
 from xmem_server.commands.roto import ServerChoice, open_client
 from xmem_server.commands.roto_run import RotoResult, RotoSettings, run_roto
 from xmem_server.commands.serve import add_model_arguments
-from xmem_server.commands.shot_source import SourceSettings, check_output, fetch_source
+from xmem_server.commands.shot_source import SourceSettings, fetch_source
 from xmem_server.decoding import Decoder
 from xmem_server.demo_shot import ShotFolders, ShotSettings, save_shot
 from xmem_server.scoring import Score, score_frames
@@ -62,22 +63,22 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Run the demo; give the exit code."""
     began = time.monotonic()
     out = options.out.expanduser()
-    check_output(out)
-    choice = ServerChoice(None, fetch_model_choice(options.model), options.device)
+    choice = ServerChoice(None, fetch_model_choice(options.model), options.device, (out / FOLDER).resolve())
     shot = ShotSettings(frames=max(4, options.count), width=options.width, height=options.height, seed=options.seed)
-    with console.progress("Making the shot", shot.frames) as bar:
-        files = save_shot(out, shot, lambda done, _: bar.update(done))
-    console.write(
-        f"A shot of {shot.frames} frames, {shot.width}x{shot.height}, with its exact matte: {files.plate.parent}"
-    )
-    with Decoder() as decoder, open_client(choice, out, (out.resolve(),)) as client:
-        failed = _run_twice(_Demo(out, shot, files, client, decoder, console))
+    with lock_output(out):
+        with console.progress("Making the shot", shot.frames) as bar:
+            files = save_shot(out, shot, lambda done, _: bar.update(done))
+        console.write(
+            f"A shot of {shot.frames} frames, {shot.width}x{shot.height}, with its exact matte: {files.plate.parent}"
+        )
+        with Decoder() as decoder, open_client(choice, (out.resolve(),)) as client:
+            failed = _run_twice(_Demo(out, shot, files, client, decoder, console))
     console.write(f"Done in {time.monotonic() - began:.0f} s.")
     return WRONG if failed else DONE
 
 
 def _run_twice(demo: _Demo) -> int:
-    """Give how many frames failed in both runs."""
+    """Give how many things failed in both runs: frames, and the suggestion."""
     first, last = demo.shot.first, demo.shot.first + demo.shot.frames - 1
     before = _roto(demo, "1-key", (first,), SuggestionSettings(3))
     suggested = _choose(before.suggestions, (first, last))
@@ -97,7 +98,9 @@ def _run_twice(demo: _Demo) -> int:
     )
     for result in (before, after):
         write(f"Look at {result.sheet}")
-    return len(before.failed) + len(after.failed)
+    if before.suggestion_failure:
+        demo.console.fail(before.suggestion_failure)
+    return len(before.failed) + len(after.failed) + bool(before.suggestion_failure)
 
 
 def _roto(demo: _Demo, name: str, frames: Sequence[int], suggestion: SuggestionSettings | None) -> RotoResult:
@@ -109,6 +112,7 @@ def _roto(demo: _Demo, name: str, frames: Sequence[int], suggestion: SuggestionS
         folder=check_output(demo.out),
         propagation=PropagationSettings(0, 0),
         suggestion=suggestion,
+        state=demo.out / FOLDER,
     )
     check_output(settings.out)
     return run_roto(demo.client, fetch_source(source_settings, demo.decoder), settings, demo.decoder, demo.console)

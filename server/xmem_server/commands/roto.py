@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 from xmem_client import Client, fetch_connection
 from xmem_protocol import PropagationSettings, SuggestionSettings
+from xmem_server.checks import check_propagation, check_suggestion
 from xmem_server.commands.console import DONE, WRONG, Console, fetch_range
+from xmem_server.commands.output_folder import lock_output, lock_state
 from xmem_server.commands.private_server import PrivateServer, PrivateServerSettings
 from xmem_server.commands.roto_run import RotoResult, RotoSettings, run_roto
 from xmem_server.commands.serve import add_model_arguments
-from xmem_server.commands.shot_source import SourceSettings, check_output, fetch_source
+from xmem_server.commands.session_file import SessionFile, fetch_session_file, save_session_file
+from xmem_server.commands.shot_source import ShotSource, SourceSettings, fetch_source
 from xmem_server.decoding import Decoder
 from xmem_server.key_folder import FORMS, KeyFolderOptions
 from xmem_server.weights_store import fetch_model_choice
@@ -27,11 +30,20 @@ _ON_OFF = {"on": True, "off": False}
 
 @dataclass(frozen=True)
 class ServerChoice:
-    """Which server a command talks to: one that runs (``connection_file``), else one of its own with this model."""
+    """Which server a command talks to: one that runs (``connection_file``), else one of its own with this model.
+
+    ``state`` is where its own keeps everything.
+    """
 
     connection_file: Path | None
     model: str
     device: str
+    state: Path
+
+    @property
+    def own_state(self) -> Path | None:
+        """Give where this command's own server keeps everything; None when another server is asked."""
+        return self.state if self.connection_file is None else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,19 +211,44 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="connection file of a server that runs; without it the command starts its own and stops it at the end. --model and --device are then the server's",
     )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="where the command's own server keeps its copies of plates and keys, and encoded frames; O/.xmem when not given, or where it was last",
+    )
     add_model_arguments(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run a propagation; give the exit code."""
     out = options.out.expanduser()
-    settings = _fetch_settings(options, out, check_output(out))
-    choice = fetch_server_choice(options)
-    with Decoder() as decoder:
-        source = fetch_source(settings.source, decoder)
-        with open_client(choice, settings.out, source_roots(settings.source)) as client:
-            result = run_roto(client, source, settings, decoder, console)
+    with lock_output(out) as folder:
+        kept = fetch_session_file(folder)
+        settings = _fetch_settings(options, out, folder)
+        choice = fetch_server_choice(options, folder, kept)
+        with Decoder() as decoder:
+            source = fetch_source(settings.source, decoder, kept.objects)
+            _check_settings(settings, source)
+            _remember_state(choice, folder, kept)
+            settings = replace(settings, state=choice.own_state)
+            with open_client(choice, source_roots(settings.source)) as client:
+                result = run_roto(client, source, settings, decoder, console)
     return finish(result, console)
+
+
+def _remember_state(choice: ServerChoice, folder: Path, kept: SessionFile) -> None:
+    """Keep where the state is, unless it is in the folder itself, which may be moved as a whole."""
+    state = "" if choice.state == folder.resolve() else str(choice.state)
+    if choice.own_state is not None and state != kept.state:
+        save_session_file(folder, replace(kept, state=state))
+
+
+def _check_settings(settings: RotoSettings, source: ShotSource) -> None:
+    """Refuse what the server would refuse, before anything is sent to it."""
+    check_propagation(replace(settings.propagation, first=source.first, last=source.last), source.shot)
+    if settings.suggestion is not None:
+        check_suggestion(settings.suggestion, frozenset(source.objects))
 
 
 def finish(result: RotoResult, console: Console) -> int:
@@ -220,8 +257,10 @@ def finish(result: RotoResult, console: Console) -> int:
         f"{len(result.frames)} frames in {result.out}; {result.frames_per_second:.2f} frames/s; {result.summary}"
     )
     console.write(f"Look at {result.sheet}, then draw where it is wrong and run the same command again.")
+    if result.suggestion_failure:
+        console.fail(f"The mattes are finished, but no frame is suggested: {result.suggestion_failure}")
     if not result.failed:
-        return DONE
+        return WRONG if result.suggestion_failure else DONE
     frame, message = min(result.failed.items())
     more = len(result.failed) - 1
     console.fail(
@@ -247,11 +286,15 @@ def fetch_suggestion_settings(options: argparse.Namespace, count: int) -> Sugges
     return SuggestionSettings(count, options.alpha, options.min_area, options.object)
 
 
-def fetch_server_choice(options: argparse.Namespace) -> ServerChoice:
-    """Give which server to talk to, from the command line. Raises InputError when the model is not there."""
+def fetch_server_choice(options: argparse.Namespace, folder: Path, kept: SessionFile) -> ServerChoice:
+    """Give which server to talk to, from the command line and from where the last one of ``folder`` kept its state.
+
+    Raises InputError when the model is not there.
+    """
     if options.server is not None:
-        return ServerChoice(options.server.expanduser(), "", "")
-    return ServerChoice(None, fetch_model_choice(options.model), options.device)
+        return ServerChoice(options.server.expanduser(), "", "", folder)
+    state = options.state.expanduser() if options.state else Path(kept.state) if kept.state else folder
+    return ServerChoice(None, fetch_model_choice(options.model), options.device, state.resolve())
 
 
 def source_roots(source: SourceSettings) -> tuple[Path, ...]:
@@ -261,17 +304,21 @@ def source_roots(source: SourceSettings) -> tuple[Path, ...]:
 
 
 @contextmanager
-def open_client(choice: ServerChoice, out: Path, roots: tuple[Path, ...]) -> Iterator[Client]:
-    """Give a client of the chosen server. A private server's state is below ``out``, and it ends with the context."""
+def open_client(choice: ServerChoice, roots: tuple[Path, ...]) -> Iterator[Client]:
+    """Give a client of the chosen server. A private server ends with the context.
+
+    Raises InputError when another command has its state.
+    """
     name = f"xmem-{uuid4()}"
     if choice.connection_file is not None:
         connection_file = choice.connection_file
         with Client(lambda: fetch_connection(connection_file), name) as client:
             yield client
         return
-    settings = PrivateServerSettings(check_output(out).resolve(), choice.model, choice.device, roots)
-    with PrivateServer(settings) as server, Client(server.fetch_connection, name) as client:
-        yield client
+    with lock_state(choice.state) as state:
+        settings = PrivateServerSettings(state, choice.model, choice.device, roots)
+        with PrivateServer(settings) as server, Client(server.fetch_connection, name) as client:
+            yield client
 
 
 def _fetch_settings(options: argparse.Namespace, out: Path, folder: Path) -> RotoSettings:

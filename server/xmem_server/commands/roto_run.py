@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmem_client import Client, hash_file
+from xmem_client import Client
 from xmem_protocol import (
     EngineInfo,
     Event,
@@ -18,7 +18,6 @@ from xmem_protocol import (
     JobCancelled,
     JobDone,
     JobFailed,
-    MatteFile,
     MatteReady,
     Progress,
     PropagationSettings,
@@ -26,11 +25,22 @@ from xmem_protocol import (
     Suggestion,
     SuggestionSettings,
     SuggestionsReady,
+    XMemError,
 )
 from xmem_server import contact_sheet
 from xmem_server.commands.console import Console, ProgressBar
-from xmem_server.commands.shot_source import ShotSource, SourceSettings, fetch_session, update_session
+from xmem_server.commands.matte_folder import REPLACED, MatteFolder
+from xmem_server.commands.output_folder import FOLDER
+from xmem_server.commands.session_file import (
+    KeptSession,
+    explain_new_session,
+    fetch_session_file,
+    save_session_file,
+    update_sessions,
+)
+from xmem_server.commands.shot_source import ShotSource, SourceSettings, update_session
 from xmem_server.decoding import Decoder
+from xmem_server.key_folder import COLOUR, INDEX, describe_label
 from xmem_server.picture_files import save_png
 from xmem_server.report import Report, save_report
 
@@ -49,8 +59,8 @@ _STAGES = {
 class RotoSettings:
     """One run: what on, where to, how, and whether to suggest afterwards.
 
-    ``folder`` keeps the session's name, so that the next run goes on with it. The range in ``propagation`` is not looked
-    at: the source's is taken.
+    ``folder`` keeps the session's name, so that the next run goes on with it; ``state`` is where a private server keeps
+    its copies, None for a server that runs by itself. The range in ``propagation`` is not looked at: the source's is taken.
     """
 
     source: SourceSettings
@@ -58,11 +68,15 @@ class RotoSettings:
     folder: Path
     propagation: PropagationSettings
     suggestion: SuggestionSettings | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True)
 class RotoResult:
-    """What a run left: matte files by frame and object (0: layered), frames that failed and why, and the rest of its story."""
+    """What a run left: matte files by frame and object (0: layered), frames that failed and why, and the rest of its story.
+
+    ``suggestion_failure`` is why nothing could be suggested, empty when that went well or was not asked.
+    """
 
     out: Path
     frames: tuple[int, ...]
@@ -72,6 +86,7 @@ class RotoResult:
     summary: str
     suggestions: tuple[Suggestion, ...]
     suggestion_note: str
+    suggestion_failure: str
     sheet: Path
 
 
@@ -84,6 +99,7 @@ class _Followed:
     frames_per_second: float = 0.0
     suggestions: tuple[Suggestion, ...] = ()
     note: str = ""
+    failure: str = ""
     summary: str = ""
 
 
@@ -96,17 +112,17 @@ def run_roto(
     """
     marks = {"start": time.monotonic()}
     welcome = client.hello()
-    session = fetch_session(settings.folder, source.shot)
-    update_session(client, session, source, console)
+    kept = _begin_session(settings.folder, source, console)
+    update_session(client, kept, source, settings.state, console)
     marks["sending"] = time.monotonic()
     propagation = dataclasses.replace(settings.propagation, first=source.first, last=source.last)
-    done = follow_job(client, client.start_propagation(session, propagation), settings.out, console)
+    with MatteFolder(settings.out) as folder:
+        done = follow_job(client, client.start_propagation(kept.session, propagation), console, folder)
+        _retire(folder, source, console)
     marks["propagating"] = time.monotonic()
     if settings.suggestion is not None:
-        found = follow_job(client, client.start_suggestion(session, settings.suggestion), settings.out, console)
-        done.suggestions, done.note = found.suggestions, found.note
+        _suggest(client, kept.session, settings.suggestion, done, console)
         marks["suggesting"] = time.monotonic()
-        write_suggestions(done.suggestions, done.note, console)
     sheet = _save_sheet(source, settings, done, decoder)
     marks["contact sheet"] = time.monotonic()
     engine = welcome.engines[0] if welcome.engines else None
@@ -120,12 +136,66 @@ def run_roto(
         summary=done.summary,
         suggestions=done.suggestions,
         suggestion_note=done.note,
+        suggestion_failure=done.failure,
         sheet=sheet,
     )
 
 
-def follow_job(client: Client, job: str, out: Path, console: Console) -> _Followed:
-    """Give what came of a job, its mattes written below ``out`` as they come.
+def _begin_session(folder: Path, source: ShotSource, console: Console) -> KeptSession:
+    """Give the folder's session of this plate, remembered with the numbers of the objects; say what is new and who is who."""
+    before = fetch_session_file(folder)
+    why_new = explain_new_session(before, source.plate, source.shot)
+    if why_new:
+        console.write(why_new)
+    named = {object_id: label for object_id, label in source.labels.items() if label.startswith((COLOUR, INDEX))}
+    colours = {label: object_id for object_id, label in named.items() if label.startswith(COLOUR)}
+    for object_id, label in named.items():
+        console.write(f"{describe_label(label)} is object {object_id}")
+    after = update_sessions(before, source.plate, source.shot)
+    after = dataclasses.replace(after, objects={**before.objects, **colours})
+    if after != before:
+        save_session_file(folder, after)
+    return after.sessions[0]
+
+
+def _suggest(client: Client, session: str, settings: SuggestionSettings, done: _Followed, console: Console) -> None:
+    """Add to what came of a run which frames to draw next, or why that cannot be said: the mattes are there all the same."""
+    try:
+        found = follow_job(client, client.start_suggestion(session, settings), console)
+    except XMemError as error:
+        done.failure = str(error)
+        return
+    done.suggestions, done.note = found.suggestions, found.note
+    write_suggestions(done.suggestions, done.note, console)
+
+
+def _retire(folder: MatteFolder, source: ShotSource, console: Console) -> None:
+    """Move what earlier runs left and this one does not stand for, and say so."""
+    moved, changed = folder.retire(range(source.first, source.last + 1), source.objects)
+    place = f"{FOLDER}/{REPLACED}"
+    if moved:
+        console.write(f"{_count(moved)} of earlier runs, which this run did not make, moved to {place}")
+    if folder.set_aside:
+        console.warn(
+            f"{_count(folder.set_aside)} had been changed since a run wrote them; the changed files were moved to {place} "
+            f"to make room for new ones: {_name(folder.set_aside)}"
+        )
+    if changed:
+        console.warn(
+            f"{_count(changed)} of earlier runs had been changed by somebody and were left among this run's: {_name(changed)}"
+        )
+
+
+def _count(names: tuple[str, ...]) -> str:
+    return f"{len(names)} matte{'s' if len(names) > 1 else ''}"
+
+
+def _name(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def follow_job(client: Client, job: str, console: Console, folder: MatteFolder | None = None) -> _Followed:
+    """Give what came of a job, its mattes written to ``folder`` as they come.
 
     Raises ServerError when it fails. On KeyboardInterrupt the job is cancelled.
     """
@@ -134,9 +204,9 @@ def follow_job(client: Client, job: str, out: Path, console: Console) -> _Follow
     try:
         for event in client.follow(job):
             _take(event, followed, stages)
-            if isinstance(event, MatteReady):
+            if isinstance(event, MatteReady) and folder is not None:
                 followed.files[event.frame] = {
-                    file.object_id: _fetch_matte(client, file, event.frame, out) for file in event.files
+                    file.object_id: folder.fetch(client, file, event.frame) for file in event.files
                 }
     except KeyboardInterrupt:
         client.cancel(job)
@@ -199,17 +269,6 @@ class _Stages:
         self._bar = None
 
 
-def _fetch_matte(client: Client, file: MatteFile, frame: int, out: Path) -> Path:
-    """Give where a matte is; one that is there already with the same bytes is not written again."""
-    name = f"{frame:05d}{file.suffix}"
-    path = out / str(file.object_id) / name if file.object_id else out / name
-    if path.is_file() and path.stat().st_size == file.nbytes and hash_file(path) == file.sha256:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    client.fetch_file(file.sha256, file.nbytes, path)
-    return path
-
-
 def write_suggestions(suggestions: tuple[Suggestion, ...], note: str, console: Console) -> None:
     """Say which frames to draw next, and why."""
     if suggestions:
@@ -268,10 +327,11 @@ def _save_report(
         summary=done.summary,
         frames=tuple(sorted(done.files)),
         keys=keys,
+        objects={object_id: describe_label(label) for object_id, label in source.labels.items()},
         failed=done.failed,
         frames_per_second=round(done.frames_per_second, 3),
         seconds={name: round(at - times[index][1], 2) for index, (name, at) in enumerate(times[1:])},
         suggestions=done.suggestions,
-        suggestion_note=done.note,
+        suggestion_note=done.note or done.failure,
     )
     save_report(out / REPORT, report)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from xmem_client import Client, hash_file
 from xmem_protocol import PRESENT, InputError, Key, Plate, SessionState, Shot
 from xmem_server.commands.console import Console
+from xmem_server.commands.session_file import KeptSession, name_plate
 from xmem_server.decoding import Decoder
 from xmem_server.headers import VIDEO_SUFFIXES, Header
-from xmem_server.key_folder import DEFAULT_OPTIONS, KeyFile, KeyFolderOptions, fetch_key_folder
-from xmem_server.report import save_json
+from xmem_server.key_folder import DEFAULT_OPTIONS, NO_COLOURS, KeyFile, KeyFolderOptions, fetch_key_folder
 from xmem_server.sequences import FrameSequence, PlateFile, fetch_sequence, format_frames
 
-FOLDER = ".xmem"  # below the output folder: the session's name, the private server's state and log
+_MIB = 1024**2
+_FEATURES_GIB = 16  # what an engine keeps on disk of encoded frames at most (worker.features)
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,10 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class ShotSource:
-    """A shot whose files were looked at: ``plates`` are those of the asked range, ``colour`` says what is done to them."""
+    """A shot whose files were looked at: ``plates`` are those of the asked range, ``colour`` says what is done to them.
+
+    ``plate`` is the plate's one name, however it was spelled; ``labels`` what each object id stands for in the key files.
+    """
 
     settings: SourceSettings
     shot: Shot
@@ -43,6 +44,8 @@ class ShotSource:
     plates: Mapping[int, PlateFile]
     keys: tuple[KeyFile, ...]
     colour: str
+    plate: str
+    labels: Mapping[int, str]
 
     @property
     def key_frames(self) -> tuple[int, ...]:
@@ -55,16 +58,16 @@ class ShotSource:
         return tuple(sorted({key.object_id for key in self.keys}))
 
 
-def fetch_source(settings: SourceSettings, decoder: Decoder) -> ShotSource:
-    """Give the shot, its plates and keys.
+def fetch_source(settings: SourceSettings, decoder: Decoder, colours: Mapping[str, int] = NO_COLOURS) -> ShotSource:
+    """Give the shot, its plates and keys; ``colours`` are the object ids that colours of masks have already.
 
     Raises InputError when frames are missing, sizes differ, a file cannot be read, or a key is outside the range.
     """
     sequence = fetch_sequence(settings.plate)
     first, last = settings.frames or (sequence.first, sequence.last)
     plates = sequence.select(first, last)
-    keys = fetch_key_folder(settings.keys, decoder, settings.key_form).keys
-    _check_key_frames(keys, first, last, settings)
+    keys = fetch_key_folder(settings.keys, decoder, settings.key_form, colours)
+    _check_key_frames(keys.keys, first, last, settings)
     header = _fetch_common_header(plates, decoder)
     return ShotSource(
         settings=settings,
@@ -72,8 +75,10 @@ def fetch_source(settings: SourceSettings, decoder: Decoder) -> ShotSource:
         first=first,
         last=last,
         plates=plates,
-        keys=keys,
+        keys=keys.keys,
         colour=decoder.describe_transform(settings.colorspace, header.kind),
+        plate=name_plate(settings.plate, sequence),
+        labels=keys.objects,
     )
 
 
@@ -121,60 +126,50 @@ def _fetch_common_header(plates: Mapping[int, PlateFile], decoder: Decoder) -> H
     return found
 
 
-# ------------------------------------------------------------------------------------------------- the output folder
-
-
-def check_output(out: Path) -> Path:
-    """Give the folder for the run's own files below the output folder, made and tried.
-
-    Raises InputError when nothing can be written there.
-    """
-    folder = out / FOLDER
-    probe = folder / f"writable.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}. Choose another folder with --out.") from None
-    return folder
-
-
-def fetch_session(folder: Path, shot: Shot) -> str:
-    """Give the session's name kept in the folder; a new one when there is none, or it was for another shot."""
-    path = folder / "session.json"
-    try:
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["shot"] == asdict(shot):
-            return str(kept["session"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no session yet, or half a file from another version: begin anew
-    session = f"{shot.name} {uuid.uuid4()}"
-    save_json(path, {"session": session, "shot": asdict(shot)})
-    return session
-
-
 # ---------------------------------------------------------------------------------------------------------- the server
 
 
-def update_session(client: Client, session: str, source: ShotSource, console: Console) -> SessionState:
-    """Give the server's session after making it hold exactly these plates and keys; only what is missing travels."""
-    state = client.open_session(session, source.shot)
-    hashes: dict[Path, str] = {}
-    plates = []
-    with console.progress("Sending plates", len(source.plates)) as bar:
-        for frame, file in source.plates.items():
-            sha256 = hashes.get(file.path) or hashes.setdefault(file.path, _fetch_hash(file.path))
-            plates.append((Plate(frame, sha256, file.index, file.suffix), file.path))
+def update_session(
+    client: Client, kept: KeptSession, source: ShotSource, state: Path | None, console: Console
+) -> SessionState:
+    """Give the server's session after making it hold exactly these plates and keys; only what is missing travels.
+
+    ``state`` is where a private server keeps its copies, None for a server that runs by itself.
+    """
+    session = kept.session
+    answer = client.open_session(session, kept.shot)
+    hashes = {file.path: "" for file in source.plates.values()}
+    with console.progress("Looking for changed plates", len(hashes)) as bar:
+        for number, path in enumerate(hashes, start=1):
+            hashes[path] = _fetch_hash(path)
+            bar.update(number)
+    _write_size(client, hashes, state, console)
+    plates = [
+        (Plate(frame, hashes[file.path], file.index, file.suffix), file.path) for frame, file in source.plates.items()
+    ]
+    with console.progress("Sending plates", len(plates)) as bar:
         client.put_plates(session, plates, lambda done, _: bar.update(done))
-    known = {(key.frame, key.object_id): key for key in state.keys}
+    known = {(key.frame, key.object_id): key for key in answer.keys}
     wanted = {(file.frame, file.object_id): (_fetch_key(file), file) for file in source.keys}
     for frame, object_id in known.keys() - wanted.keys():
-        state = client.remove_key(session, frame, object_id)
+        answer = client.remove_key(session, frame, object_id)
     for place, (key, key_file) in wanted.items():
         if known.get(place) != key:
-            state = client.put_key(session, key, key_file.path if key.presence == PRESENT else None)
-    return state
+            answer = client.put_key(session, key, key_file.path if key.presence == PRESENT else None)
+    return answer
+
+
+def _write_size(client: Client, hashes: Mapping[Path, str], state: Path | None, console: Console) -> None:
+    """Say how much disk is about to be used; nothing when the server has every plate already."""
+    missing = client.fetch_missing(hashes.values())
+    sizes = {sha256: path.stat().st_size for path, sha256 in hashes.items() if sha256 in missing}
+    if not sizes:
+        return
+    size = f"{max(1, round(sum(sizes.values()) / _MIB))} MiB of plates"
+    if state is None:
+        console.write(f"{size} go to the server, which keeps them.")
+        return
+    console.write(f"{size} are copied below {state}, where up to {_FEATURES_GIB} GiB of encoded frames are kept too.")
 
 
 def _fetch_key(file: KeyFile) -> Key:

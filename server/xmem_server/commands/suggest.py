@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 
 from xmem_protocol import InputError
+from xmem_server.checks import check_suggestion
 from xmem_server.commands import roto
 from xmem_server.commands.console import DONE, Console
+from xmem_server.commands.output_folder import FOLDER, lock_output
 from xmem_server.commands.roto_run import follow_job, write_suggestions
-from xmem_server.commands.shot_source import FOLDER, fetch_session, fetch_source, update_session
+from xmem_server.commands.session_file import NAME, check_session, fetch_session_file
+from xmem_server.commands.shot_source import fetch_source, update_session
 from xmem_server.decoding import Decoder
 
 SUMMARY = "Say which frame to draw next and why, from the mattes that 'xmem roto' left."
@@ -27,21 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Ask and print; give the exit code."""
+    """Ask and print; give the exit code. Nothing in the folder is changed but the server's state."""
     out = options.mattes.expanduser()
-    if not (out / FOLDER / "session.json").is_file():
+    if not (out / FOLDER / NAME).is_file():
         raise InputError(
             f"{out} holds no run to look at. Give the --out folder of an earlier 'xmem roto' with --mattes."
         )
-    choice = roto.fetch_server_choice(options)
-    settings = roto.fetch_source_settings(options)
-    with Decoder() as decoder:
-        source = fetch_source(settings, decoder)
-    with roto.open_client(choice, out, roto.source_roots(settings)) as client:
-        client.hello()
-        session = fetch_session(out / FOLDER, source.shot)
-        update_session(client, session, source, console)
-        job = client.start_suggestion(session, roto.fetch_suggestion_settings(options, options.count))
-        found = follow_job(client, job, out, console)
+    with lock_output(out) as folder:
+        kept_file = fetch_session_file(folder)
+        choice = roto.fetch_server_choice(options, folder, kept_file)
+        settings = roto.fetch_source_settings(options)
+        suggestion = roto.fetch_suggestion_settings(options, options.count)
+        with Decoder() as decoder:
+            source = fetch_source(settings, decoder, kept_file.objects)
+        kept = check_session(kept_file, source.plate, source.shot, out)
+        check_suggestion(suggestion, frozenset(source.objects))
+        with roto.open_client(choice, roto.source_roots(settings)) as client:
+            client.hello()
+            update_session(client, kept, source, choice.own_state, console)
+            found = follow_job(client, client.start_suggestion(kept.session, suggestion), console)
     write_suggestions(found.suggestions, found.note, console)
     return DONE
