@@ -42,15 +42,6 @@ class Window:
         """The number of rows."""
         return self.y_max - self.y_min + 1
 
-    def union(self, other: Window) -> Window:
-        """Give the smallest window that holds both."""
-        return Window(
-            min(self.x_min, other.x_min),
-            min(self.y_min, other.y_min),
-            max(self.x_max, other.x_max),
-            max(self.y_max, other.y_max),
-        )
-
     def intersection(self, other: Window) -> Window | None:
         """Give the window that lies in both, or None."""
         both = Window(
