@@ -18,7 +18,10 @@ TEST = ["pytest>=8,<10", "pytest-timeout>=2,<3", "pillow>=10", "psutil>=6"]
 
 setup(
     install_requires=RUN,
-    extras_require={"test": TEST, "dev": [*TEST, "ruff==0.17.*", "mypy==2.4.*", "types-nuke==13.2.8.0"]},
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff==0.17.*", "mypy==2.4.*", "types-nuke==13.2.8.0", "PySide6-Essentials>=6.5,<7"],
+    },
     package_dir={
         "xmem_core": "xmem_core",
         "xmem_server": "server/xmem_server",
