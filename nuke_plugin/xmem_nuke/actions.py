@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 import nuke
 
@@ -21,6 +22,25 @@ PANEL_CLASS = "__import__('xmem_nuke.panel', fromlist=['XMemPanel']).XMemPanel"
 _PAUSE = 0.01  # between ticks where there is no event loop
 
 _controllers: list[Controller] = []
+_Press = TypeVar("_Press", bound=Callable[..., None])
+
+
+def _explains_missing_library(press: _Press) -> _Press:
+    """Give the button, saying on the node and in the console which library cannot be loaded instead of a traceback."""
+
+    @functools.wraps(press)
+    def pressed(node: Any = None) -> None:
+        try:
+            press(node)
+        except ImportError as error:
+            words = (
+                f"XMem cannot load {error.name or 'a library'} in this Nuke ({error}). Run 'xmem install-nuke' again."
+            )
+            nuke.tprint(words)
+            if node is not None:
+                node["status"].setValue(words)
+
+    return cast("_Press", pressed)
 
 
 def fetch_controller() -> Controller:
@@ -36,6 +56,7 @@ def fetch_controller() -> Controller:
 # ------------------------------------------------------------------------------------------------------- the gizmo
 
 
+@_explains_missing_library
 def run(node: Any) -> None:
     """Render and send what the server lacks, then make the mattes."""
     fetch_controller().run(node)
@@ -47,26 +68,34 @@ def update(node: Any) -> None:
     run(node)
 
 
+@_explains_missing_library
 def suggest(node: Any) -> None:
     """Say which frames to key next."""
     fetch_controller().suggest(node)
     _wait_without_event_loop()
 
 
+@_explains_missing_library
 def cancel(node: Any) -> None:
     """Stop what runs for the node."""
     fetch_controller().cancel(node["session"].value())
 
 
+@_explains_missing_library
 def add_key(node: Any) -> None:
     """Have the current frame sent as a key."""
     from xmem_nuke import nodes  # noqa: PLC0415
 
     frame = nodes.fetch_current_frame()
+    first, last = int(node["first_frame"].value()), int(node["last_frame"].value())
+    if not first <= frame <= last:
+        _tell_and_look(node, f"Frame {frame} is outside the frame range {first} to {last}, so it cannot be a key.")
+        return
     nodes.add_key(node, frame)
     _tell_and_look(node, f"Frame {frame} is a key. Press Update to send it.")
 
 
+@_explains_missing_library
 def remove_key(node: Any) -> None:
     """Have the current frame no longer sent as a key."""
     from xmem_nuke import nodes  # noqa: PLC0415
@@ -76,6 +105,7 @@ def remove_key(node: Any) -> None:
     _tell_and_look(node, f"Frame {frame} is no key any more. Press Update to tell the server.")
 
 
+@_explains_missing_library
 def next_suggestion(node: Any) -> None:
     """Go to the suggested frame after this one; after the last comes the first."""
     from xmem_nuke import nodes  # noqa: PLC0415
@@ -84,6 +114,7 @@ def next_suggestion(node: Any) -> None:
     _jump(node, next((frame for frame in frames if frame > now), frames[0] if frames else None))
 
 
+@_explains_missing_library
 def previous_suggestion(node: Any) -> None:
     """Go to the suggested frame before this one; before the first comes the last."""
     from xmem_nuke import nodes  # noqa: PLC0415
@@ -92,6 +123,7 @@ def previous_suggestion(node: Any) -> None:
     _jump(node, next((frame for frame in reversed(frames) if frame < now), frames[-1] if frames else None))
 
 
+@_explains_missing_library
 def copy_diagnostics(node: Any) -> None:
     """Put what a bug report needs on the node, on the clipboard and in the console."""
     text = fetch_diagnostics(node)
@@ -103,6 +135,7 @@ def copy_diagnostics(node: Any) -> None:
         copy_text(text)
 
 
+@_explains_missing_library
 def start_server(node: Any = None) -> None:
     """Start the server of this computer, or find the one that runs."""
     from xmem_nuke.bootstrap import PLUGIN_FOLDER  # noqa: PLC0415
@@ -124,6 +157,7 @@ def start_server(node: Any = None) -> None:
     _wait_without_event_loop()
 
 
+@_explains_missing_library
 def open_panel(node: Any = None) -> None:
     """Show the panel beside the properties, on this node; one that can be seen is used."""
     if not nuke.GUI:
@@ -145,17 +179,21 @@ def open_panel(node: Any = None) -> None:
 
 def on_create(node: Any) -> None:
     """Give a node a session of its own; called on every creation, also by loading a script, pasting and undo."""
-    from xmem_nuke.nodes import keep_session  # noqa: PLC0415
+    with contextlib.suppress(
+        ImportError
+    ):  # a farm whose vendor folder is empty still loads the script and plays the mattes
+        from xmem_nuke.nodes import keep_session  # noqa: PLC0415
 
-    keep_session(node)
+        keep_session(node)
 
 
 def knob_changed(node: Any, knob: Any) -> None:
     """Follow the knobs that say which matte is shown; all others, and Nuke's own noise, are nothing to us."""
     if knob.name() == "show_object":
-        from xmem_nuke.nodes import show_object  # noqa: PLC0415
+        with contextlib.suppress(ImportError):
+            from xmem_nuke.nodes import show_object  # noqa: PLC0415
 
-        show_object(node)
+            show_object(node)
 
 
 # ------------------------------------------------------------------------------------------------------- the panel

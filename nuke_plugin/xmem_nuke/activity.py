@@ -118,6 +118,7 @@ class Running(Activity):
             objects=tuple((drawn.object_id, drawn.channel) for drawn in shot.objects),
             settings=settings.propagation,
             cache=fetch_cache(shot),
+            given=tuple(zip(shot.key_frames, shot.key_objects)),
         )
         super().__init__(node, shot, Job(order, connect))
         self.fingerprints: dict[tuple[str, int], str] = {}

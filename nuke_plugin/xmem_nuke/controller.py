@@ -61,6 +61,7 @@ class Controller:
         self._status_at: dict[str, float] = {}
         self._turn = 0
         self._is_changed = False
+        self._is_inside = False
         self.server: ServerState = None
         self._focus = ""
 
@@ -108,7 +109,12 @@ class Controller:
         self._tell()
 
     def look(self, node: Node) -> None:
-        """See which keys changed since they were sent, and which mattes there are. For a panel; not while the node is busy."""
+        """See which keys changed since they were sent, and which mattes there are. For a panel; not while the node is busy.
+
+        Nor while Nuke renders for another node: a look moves the frame there and back.
+        """
+        if self._is_inside:
+            return
         try:
             session = self._host.fetch_session(node)
             self._nodes[session] = node
@@ -201,7 +207,13 @@ class Controller:
     # ---------------------------------------------------------------------------------------------------------- tick
 
     def tick(self) -> float:
-        """Do a little of everything there is to do; give the seconds to wait before the next tick, or STOP. Never raises."""
+        """Do a little of everything there is to do; give the seconds to wait before the next tick, or STOP. Never raises.
+
+        Nuke may serve its event queue while it renders for a tick; a tick that comes inside another one does nothing.
+        """
+        if self._is_inside:
+            return _PAUSE
+        self._is_inside = True
         try:
             for session in list(self._activities):
                 self._step(session)
@@ -211,6 +223,8 @@ class Controller:
             self._tell()
         except Exception as error:  # noqa: BLE001 - Nuke would print it and tick no more: every node says what happened
             self._fail_all(error)
+        finally:
+            self._is_inside = False
         if self._activities or self._mattes_due or self._launch is not None:
             return _PAUSE
         return _IDLE_PAUSE if self._watch is not None else STOP

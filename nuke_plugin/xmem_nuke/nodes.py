@@ -158,18 +158,22 @@ def keep_session(node: Any) -> str:
     """
     knob = node["session"]
     session = str(knob.value())
-    owner = _owners.get(session)
-    is_copy = bool(session) and owner is not None and owner is not node and _has_session(owner, session)
-    if session and not is_copy:
+    owner = _owners.get(session) if session else None
+    if owner is not None and (_is_same(owner, node) or not _has_session(owner, session)):
+        owner = None  # there is no other node that has it
+    if session and owner is None:
         _owners[session] = node
         return session
-    session = uuid.uuid4().hex
+    own = uuid.uuid4().hex
     with _no_undo():
-        knob.setValue(session)
-        if is_copy:
+        knob.setValue(own)
+        if owner is not None and owner["session"].value() == own:  # a clone: it shares its knobs, and so the session
+            knob.setValue(session)
+            return session
+        if owner is not None:
             _forget_results(node)
-    _owners[session] = node
-    return session
+    _owners[own] = node
+    return own
 
 
 def fetch_nodes() -> tuple[tuple[str, str], ...]:
@@ -257,6 +261,11 @@ def _forget_results(node: Any) -> None:
 
 def _has_session(node: Any, session: str) -> bool:
     return is_alive(node) and node["session"].value() == session
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two Python objects are one node: by name, as nothing says that Nuke gives the same object each time."""
+    return one is other or (is_alive(one) and one.fullName() == other.fullName())
 
 
 def _set_text(knob: Any, text: str) -> None:

@@ -26,7 +26,8 @@ class RunOrder:
     """Send a shot and its keys, propagate, and bring the mattes back.
 
     ``objects`` pairs the artist's object numbers with the channels of a key's file. ``cache`` is the folder of this
-    session: mattes go to ``cache/OBJECT/FRAME.exr``.
+    session: mattes go to ``cache/OBJECT/FRAME.exr``. ``given`` pairs key frames with the objects keyed on them; a frame
+    that is not in it has them all.
     """
 
     session: str
@@ -34,6 +35,7 @@ class RunOrder:
     objects: tuple[tuple[int, str], ...]
     settings: PropagationSettings
     cache: Path
+    given: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Sending:
         self._order = order
         self._remembered = remembered
         self._say = say
+        self._given = dict(order.given)
         self._fingerprints: dict[tuple[str, int], str] = {}
         self._known: dict[tuple[str, int], str] = {}
         self._keys: dict[tuple[int, int], Key] = {}
@@ -93,14 +94,14 @@ class Sending:
 
     def _remove_other_keys(self) -> None:
         """Forget keys of frames and objects that the artist no longer has."""
-        objects = {object_id for object_id, _ in self._order.objects}
         for frame, object_id in list(self._keys):
-            if (KEY, frame) not in self._fingerprints or object_id not in objects:
+            given = [number for number, _ in self._fetch_given(frame)]
+            if (KEY, frame) not in self._fingerprints or object_id not in given:
                 self._note_state(self._client.remove_key(self._order.session, frame, object_id))
 
     def _send_key(self, frame: int, sha256: str) -> None:
-        """Say what every object is at a frame: one file carries them all, each in its own channel."""
-        for object_id, channel in self._order.objects:
+        """Say what the objects keyed at a frame are there: one file carries them all, each in its own channel."""
+        for object_id, channel in self._fetch_given(frame):
             selector = f"channel:{fetch_exr_channel(channel)}"
             present = Key(frame, object_id, PRESENT, sha256, _SUFFIX, selector)
             absent = Key(frame, object_id, ABSENT, "", "", "")
@@ -114,6 +115,13 @@ class Sending:
                     raise
                 self._remembered.empty.add(f"{sha256} {selector}")
                 self._put_key(absent)
+
+    def _fetch_given(self, frame: int) -> list[tuple[int, str]]:
+        """Give the objects that the artist keyed at a frame, with their channels."""
+        objects = list(self._order.objects)
+        if frame not in self._given:
+            return objects
+        return [drawn for drawn in objects if drawn[0] in self._given[frame]]
 
     def _put_key(self, key: Key) -> None:
         if self._keys.get((key.frame, key.object_id)) != key:

@@ -6,16 +6,16 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import nuke
 import nuke.rotopaint
 
 from xmem_nuke.roto import Thinning, fetch_shape_times, thin_key_frames
-from xmem_nuke.upstream import UpstreamWalk
+from xmem_nuke.upstream import KEEPS_CHANNELS, UpstreamWalk, is_roto
 from xmem_protocol import MAX_FRAME_NUMBER, MAX_OBJECT_ID, MAX_SIDE, InputError
 
 PLATE_INPUT = 0
@@ -45,7 +45,7 @@ class Shot:
     """What a node asks for. Sizes are in full-resolution pixels, whatever the proxy state (``proxy``) is.
 
     ``colorspace`` is what the rendered plate holds, in the words of ``xmem_protocol.Shot``. ``key_frames`` are in order
-    and inside ``first`` to ``last``. ``warnings`` are lines for the artist; none of them stops the work.
+    and inside ``first`` to ``last``; ``key_objects`` are the objects that are keyed on each. ``warnings`` are lines for the artist; none of them stops the work.
     """
 
     node_name: str
@@ -59,8 +59,18 @@ class Shot:
     proxy: bool
     objects: tuple[ObjectChannel, ...]
     key_frames: tuple[int, ...]
+    key_objects: tuple[tuple[int, ...], ...]
     cache_dir: str
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RotoKeys:
+    """The frames to key from the rotos, and where each channel has keys: nothing when the rotos cannot be told apart."""
+
+    frames: tuple[int, ...] = ()
+    by_channel: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def fetch_shot(node: Any) -> Shot:
@@ -73,7 +83,9 @@ def fetch_shot(node: Any) -> Shot:
         _check_roto_format(roto, (width, height, pixel_aspect))
     first, last = _fetch_range(node)
     cache_dir, cache_warning = _fetch_cache_dir(node)
-    key_frames, key_warnings = _fetch_key_frames(node, first, last)
+    objects = _fetch_objects(node, roto)
+    keys = _read_rotos(node) if node["use_roto_keys"].value() else RotoKeys()
+    key_frames, key_warnings = _fetch_key_frames(node, keys, first, last)
     return Shot(
         node_name=node.fullName(),
         session=node["session"].value(),
@@ -84,10 +96,11 @@ def fetch_shot(node: Any) -> Shot:
         last=last,
         colorspace=DISPLAY,
         proxy=proxy,
-        objects=_fetch_objects(node, roto),
+        objects=objects,
         key_frames=key_frames,
+        key_objects=_fetch_key_objects(node, keys, objects, key_frames),
         cache_dir=cache_dir,
-        warnings=(*cache_warning, *key_warnings),
+        warnings=(*cache_warning, *keys.warnings, *key_warnings),
     )
 
 
@@ -96,7 +109,7 @@ def fetch_roto_key_frames(node: Any) -> tuple[int, ...]:
 
     Raises InputError when the artist must first choose how to thin them.
     """
-    return _read_rotos(node)[0]
+    return _read_rotos(node).frames
 
 
 @contextmanager
@@ -237,10 +250,9 @@ def _fetch_cache_dir(node: Any) -> tuple[str, tuple[str, ...]]:
     return folder, warnings
 
 
-def _fetch_key_frames(node: Any, first: int, last: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    roto_frames, warnings = _read_rotos(node) if node["use_roto_keys"].value() else ((), ())
+def _fetch_key_frames(node: Any, keys: RotoKeys, first: int, last: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
     removed = set(parse_frames(node["removed_keys"].value()))
-    chosen = (set(roto_frames) - removed) | set(parse_frames(node["manual_keys"].value()))
+    chosen = (set(keys.frames) - removed) | set(parse_frames(node["manual_keys"].value()))
     outside = sorted(frame for frame in chosen if not first <= frame <= last)
     inside = tuple(sorted(chosen.difference(outside)))
     named = ", ".join(map(str, outside[:8])) + (" and more" if len(outside) > 8 else "")
@@ -255,32 +267,57 @@ def _fetch_key_frames(node: Any, first: int, last: int) -> tuple[tuple[int, ...]
             "Draw the object with Roto on one frame and press Add key here, or switch on Use my roto keys."
         )
     if outside:
-        warnings = (*warnings, f"Keys outside the frame range {first} to {last} are left out: {named}.")
-    return inside, warnings
+        return inside, (f"Keys outside the frame range {first} to {last} are left out: {named}.",)
+    return inside, ()
 
 
-def _read_rotos(node: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _fetch_key_objects(
+    node: Any, keys: RotoKeys, objects: tuple[ObjectChannel, ...], frames: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Give the objects that are keyed on each frame: between its own keys a roto is not what the artist drew.
+
+    All of them where that cannot be told: a roto draws into what is no object's channel, an object has no key of its own
+    on any of the frames, or the artist pressed Add key here.
+    """
+    everyone = tuple(drawn.object_id for drawn in objects)
+    if not set(keys.by_channel) <= {drawn.channel for drawn in objects}:
+        return (everyone,) * len(frames)
+    by_hand = set(parse_frames(node["manual_keys"].value()))
+    own = {drawn.object_id: keys.by_channel.get(drawn.channel, frozenset()) & set(frames) for drawn in objects}
+    return tuple(
+        tuple(number for number in everyone if not own[number] or frame in own[number] or frame in by_hand)
+        for frame in frames
+    )
+
+
+def _read_rotos(node: Any) -> RotoKeys:
     thinning = Thinning(node["thin_keys"].value(), int(node["thin_step"].value()))
     shapes: list[frozenset[int]] = []
-    rotos, warnings = _find_rotos(node)
+    by_channel: dict[str, frozenset[int]] = {}
+    rotos, are_apart, warnings = _find_rotos(node)
     for roto, offset in rotos:
         times = fetch_shape_times(roto["curves"], nuke.rotopaint)
-        shapes.extend(frozenset(frame + offset for frame in shape) for shape in times)
-    return thin_key_frames(shapes, thinning), warnings
+        shifted = [frozenset(frame + offset for frame in shape) for shape in times]
+        shapes.extend(shifted)
+        channel = _full_name(str(roto["output"].value()))
+        by_channel[channel] = by_channel.get(channel, frozenset()).union(*shifted)
+    return RotoKeys(thin_key_frames(shapes, thinning), by_channel if are_apart else {}, warnings)
 
 
-def _find_rotos(node: Any) -> tuple[list[tuple[Any, int]], tuple[str, ...]]:
-    """Give the rotos that draw the matte, each with the shift of its keys, and warnings.
+def _find_rotos(node: Any) -> tuple[list[tuple[Any, int]], bool, tuple[str, ...]]:
+    """Give the rotos that draw the matte, each with the shift of its keys; whether they can be told apart; and warnings.
 
-    A roto's background often is the plate, with the paint work of others in it: what is above the plate is left out,
+    They can where nothing below them may move one's alpha into another channel. A roto's background often is the plate, with the paint work of others in it: what is above the plate is left out,
     unless there is nothing else, as when one roto feeds both inputs.
     """
     if is_limited_edition():
         walk = UpstreamWalk(LIMITED_WALK, "this edition of Nuke shows Python few nodes")
-        return list(itertools.islice(walk.find_rotos(node.input(ROTO_INPUT)), 1)), tuple(walk.warnings)
+        return list(itertools.islice(walk.find_rotos(node.input(ROTO_INPUT)), 1)), False, tuple(walk.warnings)
     walk = UpstreamWalk(WALK, "the graph is very large")
-    found = list(walk.find_rotos(node.input(ROTO_INPUT)))
+    nodes = list(walk.find_nodes(node.input(ROTO_INPUT)))
+    found = [(other, offset) for other, offset in nodes if is_roto(other)]
     above = UpstreamWalk(WALK, "").find_nodes(node.input(PLATE_INPUT)) if len(found) > 1 else ()
     above_plate = {other.fullName() for other, _ in above}
     own = [(roto, offset) for roto, offset in found if roto.fullName() not in above_plate]
-    return own or found, tuple(walk.warnings)
+    are_apart = all(other.Class() in KEEPS_CHANNELS for other, _ in nodes if other.fullName() not in above_plate)
+    return own or found, len(own) > 1 and are_apart, tuple(walk.warnings)

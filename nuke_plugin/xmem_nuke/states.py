@@ -329,7 +329,8 @@ def _explain_done(state: NodeState, summary: str) -> str:
         more = f" and {len(state.refused) - 1} more" if len(state.refused) > 1 else ""
         return f"Done, without frame {frame}{more}: {words}"
     travelled = f"{_count(state.sent_keys, 'key')} and {_count(state.sent_plates, 'plate frame')} travelled"
-    return f"Done: mattes on frames {state.first} to {state.last}; {travelled}. {summary}".strip()
+    how = f" The server {summary.rstrip('.')}." if summary else ""
+    return f"Done: mattes on frames {state.first} to {state.last}; {travelled}.{how}"
 
 
 def _explain_suggestions(state: NodeState) -> str:
@@ -337,7 +338,8 @@ def _explain_suggestions(state: NodeState) -> str:
         return state.message or "No frame needs another key."
     frames = ", ".join(str(row.frame) for row in state.suggestions[:8])
     note = f" {state.message}" if state.message else ""
-    return f"Draw next: {frames}. {state.suggestions[0].reason}{note}"
+    first = state.suggestions[0]
+    return f"Draw next: {frames}. Frame {first.frame}: {first.reason.rstrip('.')}.{note}"
 
 
 def _count(number: int, word: str) -> str:

@@ -12,6 +12,11 @@ TIME_CHANGING = frozenset(
     ("AppendClip", "FrameBlend", "FrameHold", "FrameRange", "Kronos", "OFlow2", "Retime", "TimeClip", "TimeWarp")
 )
 
+# Nodes that leave a roto's alpha in the channel that the roto drew it in; the insides of a group are walked through.
+KEEPS_CHANNELS = frozenset(
+    (*ROTOS, "Crop", "Dot", "Group", "Input", "NoOp", "Output", "Switch", "TimeOffset", "Transform")
+)
+
 
 class UpstreamWalk:
     """Walks what is above a node, nearest first, each node once; ``most`` nodes are looked at, ``why`` says why no more."""
@@ -24,7 +29,7 @@ class UpstreamWalk:
     def find_rotos(self, start: Any) -> Iterator[tuple[Any, int]]:
         """Yield each Roto and RotoPaint in use, with the frames by which its keys are shifted on the way down."""
         for node, offset in self.find_nodes(start):
-            if node.Class() in ROTOS and not _is_disabled(node):
+            if is_roto(node):
                 yield node, offset
 
     def find_nodes(self, start: Any) -> Iterator[tuple[Any, int]]:
@@ -55,6 +60,11 @@ class UpstreamWalk:
     def _warn(self, line: str) -> None:
         if line not in self.warnings:
             self.warnings.append(line)
+
+
+def is_roto(node: Any) -> bool:
+    """Whether a node draws shapes, and is in use."""
+    return node.Class() in ROTOS and not _is_disabled(node)
 
 
 def _list_sources(node: Any) -> list[Any]:

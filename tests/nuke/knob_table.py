@@ -76,6 +76,7 @@ _OPERATIONS = (
     "|hard-light|hypot\t\t\tdiagonal|in|mask|matte|max|min|minus|multiply|out|over|overlay|plus|screen|soft-light|stencil"
     "|under|xor"
 )
+UNSHUFFLED = '"4 rgba.red 0 0 rgba.red 0 0 rgba.green 0 1 rgba.green 0 1 rgba.blue 0 2 rgba.blue 0 2 rgba.alpha 0 3 rgba.alpha 0 3"'
 _BLUR_FILTERS = "box|triangle|quadratic|gaussian"
 _FILE_TYPES = " |cin|dpx|exr|gif|hdr|jpeg|mov\t\t\tffmpeg|mxf|null|pic|png|sgi|targa|tiff|xpm|yuv"
 
@@ -114,6 +115,19 @@ CLASSES = {
     "Constant": ClassEntry(
         0,
         {**_SOURCE, "channels": KnobEntry("Channel", "rgb"), "color": COLOR_ZERO, "format": FORMAT},
+    ),
+    # From Foundry's public CheckerBoard2 example; not among the classes of the scan at hand.
+    "CheckerBoard2": ClassEntry(
+        0,
+        {
+            **_SOURCE,
+            "format": FORMAT,
+            "boxsize": KnobEntry("WH", "64"),
+            "color0": KnobEntry("AColor", "0.1 0.1 0.1 1"), "color1": KnobEntry("AColor", "0.5 0.5 0.5 1"),
+            "color2": KnobEntry("AColor", "0.1 0.1 0.1 1"), "color3": KnobEntry("AColor", "0.5 0.5 0.5 1"),
+            "linecolor": COLOR_ONE, "linewidth": KnobEntry("WH", "0"),
+            "centerlinecolor": KnobEntry("AColor", "1 1 0 1"), "centerlinewidth": KnobEntry("WH", "3"),
+        },
     ),
     "Copy": ClassEntry(
         3,
@@ -192,6 +206,17 @@ CLASSES = {
     "Merge2": ClassEntry(
         101,
         {**_PICTURE, "operation": _enum(_OPERATIONS, "over"), "Achannels": RGBA, "Bchannels": RGBA, "output": RGBA, "mix": ONE},
+    ),
+    # Input 0 is B, input 1 is A. Each mapping: a channel, the socket it leaves (0, 1; -1 for black and white), its place
+    # there, a channel, the socket it goes to, its place there.
+    "Shuffle2": ClassEntry(
+        2,
+        {
+            **_PICTURE,
+            "in1": RGBA, "in2": NONE, "out1": RGBA, "out2": NONE,
+            "fromInput1": KnobEntry("Enumeration", "{0} B"), "fromInput2": KnobEntry("Enumeration", "{0} B"),
+            "mappings": KnobEntry("ShuffleLinks", UNSHUFFLED),
+        },
     ),
     "TimeOffset": ClassEntry(1, {**_PICTURE, "time_offset": ZERO, "reverse_input": NO}),
     "FrameHold": ClassEntry(1, {**_PICTURE, "firstFrame": ONE, "increment": ZERO}),

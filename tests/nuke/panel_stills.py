@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from xmem_nuke import states
 from xmem_nuke.orders import ServerSeen, ServerSilent
 from xmem_nuke.states import KeyRow, NodeState, SuggestionRow
 
-SEEN = ServerSeen("0.1.0", "cuda:0", "XMem.pth", "busy", 1)
-RESTING = ServerSeen("0.1.0", "cuda:0", "XMem.pth", "idle", 0)
+SEEN = ServerSeen("0.1.0", "cpu", "compact", "busy", 1)
+RESTING = ServerSeen("0.1.0", "cpu", "compact", "idle", 0)
 SILENT = ServerSilent(
     "The XMem server has not answered for 3 s. Is it running? Start it again: what it acknowledged is kept."
 )
@@ -20,10 +21,27 @@ KEYS = (
     KeyRow(1060, (1, 2), (), states.IN_MEMORY),
     KeyRow(1088, (), (), states.NEW),
 )
+SENT = tuple(replace(row, objects=row.objects or (1, 2), state=states.IN_MEMORY) for row in KEYS)
+# In the words of the server: ``test_panel`` compares them with what its code says.
 SUGGESTIONS = (
-    SuggestionRow(1047, "lost", 0.91, "Object 2 vanishes here: its area falls from 3.1 % to 0 % within two frames."),
-    SuggestionRow(1075, "different", 0.64, "The picture differs most from every key."),
-    SuggestionRow(1018, "different", 0.41, "The object turns; the nearest key is 16 frames away."),
+    SuggestionRow(
+        1047,
+        "lost",
+        1.0,
+        "object 2 vanishes at frames 1046-1048: under 0.25 % of the picture, 3.1 % elsewhere",
+    ),
+    SuggestionRow(
+        1075,
+        "different",
+        0.31,
+        "looks least like any key: 0.31 away from frame 1060, the nearest annotated or suggested one",
+    ),
+    SuggestionRow(
+        1018,
+        "different",
+        0.22,
+        "looks least like any key: 0.22 away from frame 1001, the nearest annotated or suggested one",
+    ),
 )
 ALL = frozenset(range(1001, 1101))
 
@@ -36,13 +54,17 @@ def rest(**changes):
         "last": 1100,
         "keys": KEYS,
         "mattes": ALL,
-        "message": "Done: mattes on frames 1001 to 1100; 2 keys and 0 plate frames travelled.",
+        "message": (
+            "Done: mattes on frames 1001 to 1100; 1 key and 0 plate frames travelled. The server worked at 480x853 of "
+            "1920x1080 on cpu, float32; colour: display-referred as stored, clipped to 0..1; permanent memory: every, 3 "
+            "keyed frames; 0 frames encoded."
+        ),
     }
     return NodeState(**{**fields, **changes})
 
 
 STILLS = {
-    "no-server": (rest(keys=(), mattes=frozenset(), message="Not run yet."), SILENT),
+    "no-server": (rest(keys=(), mattes=frozenset(), message=""), SILENT),
     "idle": (rest(), RESTING),
     "running": (
         rest(
@@ -50,22 +72,24 @@ STILLS = {
             stage="propagating",
             done=58,
             total=100,
-            frames_per_second=7.4,
+            frames_per_second=0.5,
             eta_seconds=84.0,
+            keys=SENT,
             mattes=frozenset(range(1001, 1059)),
         ),
         SEEN,
     ),
     "suggestions": (
-        rest(suggestions=SUGGESTIONS, message="Draw next: 1047, 1075, 1018. " + SUGGESTIONS[0].reason),
+        rest(suggestions=SUGGESTIONS, message=f"Draw next: 1047, 1075, 1018. Frame 1047: {SUGGESTIONS[0].reason}."),
         RESTING,
     ),
     "error": (
         rest(
             is_error=True,
-            message="Frame 1042 is 1920x1080 but the shot is 2048x1152. Re-render the plate at one format.",
-            refused=((1042, "It cannot be read."),),
-            mattes=ALL - {1042},
+            message=(
+                "Frame 1042 of the plate could not be rendered: Read1: /show/plate.1042.exr: No such file or directory. "
+                "Correct the nodes above it, then press Run."
+            ),
         ),
         RESTING,
     ),

@@ -91,6 +91,7 @@ class StandInHost:
             proxy=False,
             objects=(SimpleNamespace(object_id=1, channel="rgba.alpha"),),
             key_frames=tuple(sorted(node.keys)),
+            key_objects=((1,),) * len(node.keys),
             cache_dir=str(self.folder / "cache"),
             warnings=(),
         )

@@ -158,6 +158,34 @@ def test_when_the_node_is_deleted_mid_run_then_nothing_breaks(comp, application)
     comp.wait()
 
 
+def test_when_a_key_is_added_outside_the_range_then_it_is_refused(comp):
+    comp.nuke.root().setFrame(LAST + 5)
+    comp.press("add_key")
+    assert comp.status == f"Frame {LAST + 5} is outside the frame range {FIRST} to {LAST}, so it cannot be a key."
+    assert comp.node["manual_keys"].value() == ""
+
+
+class SameKnobs:
+    """A node as another Python object; with another name it is a clone, which shares the knobs of the first."""
+
+    def __init__(self, node, name):
+        self._node, self._name = node, name
+
+    def fullName(self):  # noqa: N802 - Nuke's own
+        return self._name
+
+    def __getitem__(self, name):
+        return self._node[name]
+
+
+@pytest.mark.parametrize("name", ["XMem1", "XMem2"])
+def test_when_a_node_comes_as_another_object_or_is_cloned_then_it_keeps_session_and_mattes(comp, name):
+    comp.do("run")
+    before = comp.session, comp.node["matte_file"].value()
+    fetch_actions().on_create(SameKnobs(comp.node, name))
+    assert (comp.session, comp.node["matte_file"].value()) == before
+
+
 def test_when_there_are_no_suggestions_then_next_says_so_and_stays(comp):
     comp.press("next_suggestion")
     assert comp.nuke.frame() == FIRST

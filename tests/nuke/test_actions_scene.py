@@ -1,10 +1,12 @@
 """The whole way on the double of Nuke with the real server and the compact model: script in; nodes, knobs, curves, pixels out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.nuke.comp import FIRST, LAST, RealServer, comp_of, marks
-from tests.nuke.scenes import make_roto, read_exr
+from tests.nuke.scenes import make_roto, make_xmem, read_exr
 
 FRAMES = range(FIRST, LAST + 1)
 
@@ -25,7 +27,8 @@ def comp(application, tmp_path, server):
 def check_alpha(comp, node=None):
     """The alpha of the node is the server's matte on every frame, and the artist's own alpha on the keys."""
     node = node or comp.node
-    folder = comp.folder / "cache" / node["session"].value() / "1"
+    folder = Path(node["matte_file"].value()).parent
+    assert folder.parent.name == node["session"].value()
     for frame in FRAMES:
         channels, _ = read_exr(folder / f"{frame:05d}.exr")
         np.testing.assert_array_equal(comp.alpha(frame, node), channels["A"].astype(np.float32))
@@ -110,6 +113,21 @@ def test_when_the_node_is_copied_then_the_copy_is_a_session_of_its_own_and_the_f
     check_alpha(comp, copy)
 
 
+def test_when_two_nodes_run_at_once_on_one_server_then_each_gets_its_own_mattes(comp, application):
+    other = make_xmem(comp.nuke, comp.grade, comp.roto, FIRST, LAST, comp.folder / "cache with spaces")
+    other["server"].setValue(comp.node["server"].value())
+    comp.press("run")
+    comp.press("run", other)
+    comp.wait()
+    for node, folder in ((comp.node, "cache"), (other, "cache with spaces")):
+        assert node["status"].value().startswith("Done"), node["status"].value()
+        assert node["matte_file"].value().startswith((comp.folder / folder).as_posix())
+        assert marks(node["keyed"]) == list(comp.keys)
+        check_alpha(comp, node)
+    names = [path for path, _ in application.renders.done]
+    assert len(names) == len(set(names)) == 2 * (len(comp.keys) + len(FRAMES))
+
+
 def test_when_all_objects_are_wanted_as_layers_then_one_file_carries_them(comp):
     comp.node["output_mode"].setValue("Layers")
     comp.do("run")
@@ -129,6 +147,9 @@ def test_when_two_objects_have_a_channel_each_then_one_render_a_key_carries_both
     comp.node["objects"].setValue("1=red; 2=green")
     assert comp.do("run") == [*(f"key {frame}" for frame in comp.keys), *(f"plate {frame}" for frame in FRAMES)]
     assert comp.status.startswith("Done"), comp.status
+    assert [row.objects for row in comp.state.keys] == [(1, 2), (1,), (1, 2)]  # as the two rotos are keyed
+    second["curves"].rootLayer[0][0].center.addPositionKey(1003, (37, 20))
+    assert comp.do("update") == ["key 1003"]
     assert [row.objects for row in comp.state.keys] == [(1, 2)] * 3
     drawn = comp.application.fetch_picture(second, 1006).channels
     np.testing.assert_array_equal(comp.alpha(1006), drawn["rgba.red"].astype(np.float16))

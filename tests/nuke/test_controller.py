@@ -87,7 +87,7 @@ def test_when_suggest_is_pressed_then_the_frame_is_marked_and_the_reason_shown(h
     finish(host, controller)
     assert node.suggested == [1004]
     assert controller.fetch_state("suggest").suggestions[0].reason == "It differs most."
-    assert node.status[-1] == "Draw next: 1004. It differs most."
+    assert node.status[-1] == "Draw next: 1004. Frame 1004: It differs most."
 
 
 def test_when_a_suggested_frame_is_keyed_then_its_suggestion_goes_away(host, controller):
@@ -164,6 +164,19 @@ def test_when_cancel_is_pressed_while_nuke_is_inside_a_render_then_it_stops_afte
     controller.run(node)
     finish(host, controller)
     assert len(controller.fetch_state("inside").mattes) == 4
+
+
+def test_when_nuke_serves_its_events_inside_a_render_then_nothing_is_rendered_or_looked_at_twice(host, controller):
+    node, other = StandInNode("events"), StandInNode("events-other", trouble="It was looked at.")
+    fetched = []
+    fetch_shot = host.fetch_shot
+    host.fetch_shot = lambda asked: fetched.append(asked.session) or fetch_shot(asked)
+    host.on_render = lambda kind, frame: (controller.tick(), controller.look(other))
+    controller.run(node)
+    finish(host, controller)
+    assert controller.fetch_state("events").message.startswith("Done")
+    assert host.rendered == [("key", 1001), *(("plate", frame) for frame in range(1001, 1005))]
+    assert fetched == ["events"]
 
 
 def test_when_nukes_own_progress_bar_is_cancelled_then_the_run_is_cancelled(host, controller):

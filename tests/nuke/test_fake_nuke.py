@@ -6,10 +6,9 @@ import importlib.util
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.nuke.scenes import add_square, make_roto, square_alpha
+from tests.nuke.scenes import make_roto
 
 # A submodule, and a second name of execute: the public stubs list neither.
 NOT_IN_STUBS = {"rotopaint", "render"}
@@ -267,52 +266,7 @@ def test_when_nodes_are_made_by_hand_then_they_join_what_is_selected_and_others_
     assert nuke.nodes.Grade().input(0) is None
 
 
-# -------------------------------------------------------------------------------------------------------------- pictures
-
-
-def test_when_a_square_is_drawn_then_it_covers_its_pixels_and_no_others(nuke, application):
-    roto = make_roto(nuke, {1: (3, 4, 5)})
-    roto["format"].setValue("20 16 0 0 20 16 1")
-    add_square(nuke, roto, {1: (12.5, 0, 2)})
-    alpha = application.fetch_picture(roto, 1).channels["rgba.alpha"]
-    expected = square_alpha(3, 4, 5, 20, 16)
-    expected[14:, 12:15] = [0.5, 1, 0.5]
-    np.testing.assert_array_equal(alpha, expected)
-
-
-def test_when_a_merge_is_over_then_the_alpha_weighs(nuke, application):
-    below, above = nuke.nodes.Constant(channels="rgba"), nuke.nodes.Constant(channels="rgba")
-    below["color"].setValue([1, 1, 1, 1])
-    above["color"].setValue([0.25, 0, 0, 0.5])
-    merge = nuke.nodes.Merge2()
-    merge.setInput(0, below)
-    merge.setInput(1, above)
-    picture = application.fetch_picture(merge, 1)
-    assert [picture.channels[f"rgba.{name}"][0, 0] for name in ("red", "green", "blue", "alpha")] == [0.75, 0.5, 0.5, 1]
-
-
-@pytest.mark.parametrize(
-    ("operation", "red"), [("over", 0.75), ("plus", 1.25), ("multiply", 0.25), ("max", 1), ("min", 0.25)]
-)
-def test_when_pictures_are_merged_then_the_operation_says_how(nuke, application, operation, red):
-    below, above = nuke.nodes.Constant(channels="rgba"), nuke.nodes.Constant(channels="rgba")
-    below["color"].setValue([1, 0, 0, 1])
-    above["color"].setValue([0.25, 0, 0, 0.5])
-    merge = nuke.nodes.Merge2(inputs=(below, above), operation=operation)
-    assert application.fetch_picture(merge, 1).channels["rgba.red"][0, 0] == red
-
-
-def test_when_a_merge_is_not_modelled_then_it_is_said(nuke, application):
-    merge = nuke.nodes.Merge2(inputs=(nuke.nodes.Constant(), nuke.nodes.Constant()), operation="hypot")
-    with pytest.raises(NotImplementedError, match="hypot"):
-        application.fetch_picture(merge, 1)
-
-
-def test_when_a_view_is_shown_then_opencolorio_makes_it(nuke, application):
-    nuke.root()["OCIO_config"].setValue("cg-config-v2.1.0_aces-v1.3_ocio-v2.3")
-    shown = nuke.nodes.OCIODisplay(inputs=(nuke.nodes.Constant(color=[0.18] * 4),), display="sRGB - Display")
-    shown["view"].setValue("Un-tone-mapped")
-    assert application.fetch_picture(shown, 1).channels["rgba.red"][0, 0] == pytest.approx(0.4614, abs=1e-3)
+# ---------------------------------------------------------------------------------------------------- files and stubs
 
 
 @pytest.mark.parametrize(("datatype", "top"), [("8 bit", 255), ("16 bit", 65535)])

@@ -101,6 +101,20 @@ def test_when_the_plug_in_is_missing_then_the_node_still_loads_and_plays(
     )
 
 
+def test_when_the_libraries_are_missing_then_the_node_loads_quietly_and_a_button_says_which(
+    nuke, application, monkeypatch, plate, tmp_path
+):
+    ours = ("msgpack", "zmq", "xmem_protocol", "xmem_client", "xmem_nuke")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "msgpack", None)  # the plug-in is there, its vendor folder is not
+    node = make_xmem(nuke, plate, None, 1001, 1003, tmp_path)
+    application.set_as_artist(node["show_object"], 2)
+    application.act(node["run"].execute)
+    assert "XMem cannot load msgpack in this Nuke" in node["status"].value()
+    assert "xmem install-nuke" in application.printed[-1]
+
+
 def test_when_there_was_no_run_then_the_plate_passes_untouched(node, application):
     assert set(application.fetch_picture(node, 1002).channels) == set(RGB)
 
@@ -130,6 +144,16 @@ def test_when_layers_are_asked_for_then_each_object_has_one_and_the_plate_stays(
     channels = application.fetch_picture(node, 1002).channels
     assert (channels["object_1.alpha"].max(), channels["object_2.alpha"].max()) == (0.5, 0.75)
     np.testing.assert_allclose(channels["rgba.red"], grey(1002)[..., 0], rtol=1e-3)
+
+
+def test_when_the_output_has_no_mattes_of_its_kind_yet_then_the_plate_passes_untouched(node, application, tmp_path):
+    save_matte(tmp_path / "layers" / "01002.exr", {"object_1.A": 0.5})
+    node["layers_file"].setValue((tmp_path / "layers" / "%05d.exr").as_posix())
+    assert set(application.fetch_picture(node, 1002).channels) == set(RGB)
+    node["layers_file"].setValue("")
+    give_mattes(node, tmp_path / "mattes")
+    node["output_mode"].setValue("Layers")
+    assert set(application.fetch_picture(node, 1002).channels) == set(RGB)
 
 
 def test_when_a_matte_is_missing_then_the_knob_says_what_comes(node, application, tmp_path):

@@ -8,6 +8,9 @@ import pytest
 
 from tests.nuke.knob_table import CLASSES, COMMON
 
+# Not among the 61 classes of the scan; Foundry's public CheckerBoard2 example has it.
+NOT_SCANNED = {"CheckerBoard2"}
+
 FACTS = os.environ.get("XMEM_NUKE_FACTS")
 # A list too long to repeat: the table has those that are used.
 EXCERPTS = {(kind, name) for kind in ("Read", "Write") for name in ("file_type", "colorspace")}
@@ -23,7 +26,7 @@ def scan():
     return json.loads(Path(FACTS, "data", "nuke17_0v3_knobs.json").read_text("utf-8"))["classes"]
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", sorted(CLASSES.keys() - NOT_SCANNED))
 def test_when_a_class_is_compared_with_the_scan_then_inputs_and_knobs_agree(scan, kind):
     seen = scan[kind]
     if kind != "Group":  # its inputs are its Input nodes
@@ -31,7 +34,9 @@ def test_when_a_class_is_compared_with_the_scan_then_inputs_and_knobs_agree(scan
     for name, entry in {**COMMON, **CLASSES[kind].knobs}.items():
         found = seen["knobs"].get(name)
         assert found is not None, f"{kind} has no knob {name}"
-        assert found["type"] == (entry.kind if entry.kind in {"PythonKnob", "RotoKnob"} else f"{entry.kind}_Knob")
+        assert found["type"] == (
+            entry.kind if entry.kind in {"PythonKnob", "RotoKnob", "ShuffleLinks"} else f"{entry.kind}_Knob"
+        )
         if entry.entries:
             agree = (
                 set(entry.entries) <= set(found["enum"])

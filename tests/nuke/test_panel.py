@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,11 +12,13 @@ pytest.importorskip("xmem_nuke.panel_qt", reason="neither PySide6 nor PySide2 ca
 
 from tests.nuke import make_panel_pictures
 from tests.nuke.panel_stills import ALL, RESTING, SEEN, SILENT, STILLS, StillIntents, rest
+from xmem_core.keyframes import Candidate, find_lost_objects
 from xmem_nuke import states
 from xmem_nuke.panel import XMemPanel
 from xmem_nuke.panel_qt import QtCore, QtGui, QtWidgets
 from xmem_nuke.panel_timeline import TimelineStrip
 from xmem_nuke.panel_widgets import KeyList, SuggestionList
+from xmem_server.worker.suggestion import _say_different, _say_lost
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +68,13 @@ def test_when_the_server_is_gone_then_the_panel_says_so_and_offers_to_start_it(s
 
 def test_when_the_server_answers_then_its_model_device_and_queue_are_shown(shown):
     panel, _ = shown(rest(), SEEN)
-    assert "Server 0.1.0 is busy on cuda:0 with model XMem.pth, 1 job waits." in texts(panel)
+    assert "Server 0.1.0 is busy on cpu with model compact, 1 job waits." in texts(panel)
     assert not button(panel, "Start server").isVisibleTo(panel)
 
 
 def test_when_a_run_streams_then_progress_speed_and_time_left_are_shown_and_cancel_cancels(shown):
     panel, intents = shown(*STILLS["running"])
-    assert "Pulling mattes 58/100, 7.4 frames/s, 1 min 24 s left." in texts(panel)
+    assert "Pulling mattes 58/100, 0.5 frames/s, 1 min 24 s left." in texts(panel)
     bar = panel.findChild(QtWidgets.QProgressBar)
     assert (bar.value(), bar.maximum()) == (58, 100)
     assert not button(panel, "Run").isEnabled()
@@ -114,6 +117,17 @@ def test_when_frames_are_suggested_then_jump_goes_there_and_dismiss_takes_them_a
     assert intents.frame == 1018
     button(panel, "Dismiss").click()
     assert ("dismiss", 1018) in intents.controller.asked
+
+
+def test_when_pictures_show_suggestions_then_their_reasons_are_what_the_server_says():
+    vanished, *different = STILLS["suggestions"][0].suggestions
+    areas = {2: {frame: 0.0 if 1046 <= frame <= 1048 else 0.031 for frame in ALL}}
+    (lost,) = [_say_lost(found) for found in find_lost_objects(areas, {}, 0.0025)]
+    assert (lost.frame, lost.kind, lost.score, lost.reason) == (1047, "lost", 1.0, vanished.reason)
+    plan = SimpleNamespace(settings=SimpleNamespace(object_id=0))
+    for row, nearest in zip(different, (1060, 1001), strict=True):
+        said = _say_different(Candidate(row.frame, row.score, nearest), plan)
+        assert (said.frame, said.kind, said.reason) == (row.frame, row.kind, row.reason)
 
 
 def test_when_something_failed_then_the_last_error_is_shown_with_a_way_to_report_it(shown):

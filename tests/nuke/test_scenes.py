@@ -102,7 +102,7 @@ def test_when_the_plate_is_awkward_in_every_way_then_mattes_fit_it(application, 
             np.testing.assert_array_equal(inside, channels["A"].astype(np.float32))
             # The plate keeps its overscan, where the matte is black.
             assert (picture.box.x, picture.box.r) == (-EDGE, WIDTH + EDGE)
-            assert picture.channels["rgba.alpha"].sum() == inside.sum()
+            assert picture.channels["rgba.alpha"].sum(dtype=np.float64) == inside.sum(dtype=np.float64)
         for frame in (-2, 2):
             np.testing.assert_array_equal(
                 read_exr(folder / f"{frame:05d}.exr")[0]["A"].astype(np.float16), drawn_as_half(comp, frame)

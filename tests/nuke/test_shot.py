@@ -46,6 +46,7 @@ def test_when_a_shot_is_fetched_then_it_says_all_there_is_to_know(shot, make, tm
         proxy=False,
         objects=(shot.ObjectChannel(1, "rgba.alpha"),),
         key_frames=(1001, 1050, 1100),
+        key_objects=((1,), (1,), (1,)),
         cache_dir=(tmp_path / "cache").as_posix(),
         warnings=(),
     )
@@ -122,6 +123,33 @@ def test_when_two_objects_are_named_then_each_has_its_channel(shot, nuke, plate,
     got = shot.fetch_shot(node)
     assert got.objects == (shot.ObjectChannel(1, "rgba.alpha"), shot.ObjectChannel(3, "rgba.red"))
     assert got.key_frames == (1001, 1010)
+    assert got.key_objects == ((1,), (3,))
+
+
+def test_when_a_key_is_added_by_hand_then_all_objects_are_keyed_there(shot, nuke, plate, tmp_path):
+    first = make_roto(nuke, {1001: SQUARE, 1020: SQUARE}, background=plate)
+    second = make_roto(nuke, {1010: SQUARE}, background=first, output="rgba.red")
+    node = make_xmem(nuke, plate, second, 1001, 1100, tmp_path)
+    node["objects"].setValue("1=alpha; 3=red")
+    node["manual_keys"].setValue("1020 1030")
+    got = shot.fetch_shot(node)
+    assert dict(zip(got.key_frames, got.key_objects, strict=True)) == {
+        1001: (1,), 1010: (3,), 1020: (1, 3), 1030: (1, 3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", ["a node between", "another channel", "no key in the range"])
+def test_when_the_rotos_cannot_be_told_apart_then_every_key_is_of_all_objects(shot, nuke, plate, tmp_path, trouble):
+    first = make_roto(nuke, {1001: SQUARE, 1020: SQUARE}, background=plate)
+    keyed = 1 if trouble == "no key in the range" else 1010
+    second = make_roto(nuke, {keyed: SQUARE}, background=first, output="rgba.red")
+    below = nuke.nodes.Shuffle2(inputs=(second,)) if trouble == "a node between" else second
+    if trouble == "another channel":
+        second["output"].setValue("rgba")
+    node = make_xmem(nuke, plate, below, 1001, 1100, tmp_path)
+    node["objects"].setValue("1=alpha; 3=red")
+    got = shot.fetch_shot(node)
+    assert set(got.key_objects) == {(1, 3)}
 
 
 @pytest.mark.parametrize(

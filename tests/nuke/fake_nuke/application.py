@@ -13,6 +13,7 @@ from .menus import Menu
 from .nodes import Group, Root, make_node
 from .outlines import RotoKnob
 from .script_text import read_script, write_script
+from .shuffling import ShuffleLinks
 from .undo import UndoStack
 
 _MENU_NAMES = ("Nuke", "Pane", "Nodes", "Properties", "Animation", "Viewer", "Node Graph", "Axis")
@@ -31,7 +32,7 @@ class Application:
         self.renders = Renders()
         self.formats = Formats()
         self.formats.fetch_root = self._fetch_root_format
-        self.other_knobs = {"RotoKnob": RotoKnob}
+        self.other_knobs = {"RotoKnob": RotoKnob, "ShuffleLinks": ShuffleLinks}
         self.plugin_path = [str(path) for path in plugin_path]
         self.pictures, self.files_read, self.frames_set = {}, [], []
         self.messages, self.printed, self.progress_tasks = [], [], []

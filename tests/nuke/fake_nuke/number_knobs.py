@@ -299,7 +299,7 @@ class Enumeration_Knob(Array_Knob):
         return "{" + join_list([self._expression]) + "}" if self._expression else self._word
 
     def _read(self, text):
-        if text.startswith("{"):
+        if text.startswith("{") and len(split_list(text)) == 1:  # two words are a choice of a list that is open
             self._expression = self._read_word(split_list(text)[0])
         elif not self._ids or text in self._ids:
             self._word, self._expression = text, ""

@@ -8,10 +8,12 @@ import numpy as np
 import PyOpenColorIO as OpenColorIO
 
 from . import state
+from .checkers import draw_checkers
 from .expressions import evaluate_expression
 from .files import read_picture
 from .images import Box, Format, Picture, full_box, select_channels
 from .outlines import draw_shapes
+from .shuffling import shuffle
 
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
 RGBA = (*RGB, "rgba.alpha")
@@ -110,6 +112,15 @@ def _constant(node, frame):
     chosen = select_channels(node._knobs["channels"]._text, RGBA)
     channels = {name: np.full(box.shape, color[at], np.float32) for at, name in enumerate(RGBA) if name in chosen}
     return Picture(shape, box, channels)
+
+
+def _checkers(node, frame):
+    shape = state.app().formats.find(node._knobs["format"]._text)
+    return draw_checkers(shape, RGBA, lambda name: node._knobs[name]._at(frame))
+
+
+def _shuffle(node, frame):
+    return shuffle(node, _input(node, 0, frame))
 
 
 def _switch(node, frame):
@@ -373,5 +384,5 @@ _OPERATORS = {
     "TimeOffset": _time_offset, "FrameHold": _frame_hold, "Constant": _constant, "Switch": _switch, "Copy": _copy,
     "Grade": _grade, "Clamp": _clamp, "Colorspace": _colorspace, "OCIOColorSpace": _ocio_colorspace, "OCIODisplay": _ocio_display,
     "Expression": _expression, "Crop": _crop, "Premult": _premult, "Merge2": _merge, "Roto": _roto, "RotoPaint": _roto,
-    "Read": _read,
+    "Read": _read, "CheckerBoard2": _checkers, "Shuffle2": _shuffle,
 }  # fmt: skip
