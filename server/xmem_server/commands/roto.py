@@ -46,6 +46,19 @@ class ServerChoice:
         return self.state if self.connection_file is None else None
 
 
+# Fields of PropagationSettings that are plain numbers, and what they do
+_WHOLE_NUMBERS = {
+    "mem_every": "remember every N-th frame",
+    "deep_update_every": "refresh the short memory thoroughly every N frames; -1 is the same as --mem-every",
+    "top_k": "how many remembered places each pixel is compared with",
+    "max_working_frames": "recent frames kept whole",
+    "min_working_frames": "recent frames left after a digest is made",
+    "prototypes": "places kept from each digest",
+    "max_long_term": "places kept in all digests",
+    "snapshot_every": "frames computed again at most after an interruption",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_source_arguments(parser)
@@ -76,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_suggestion_arguments(parser)
     add_server_arguments(parser)
-    memory = parser.add_argument_group("memory", "how the network remembers; the defaults suit nearly every shot")
+    _add_memory_arguments(
+        parser.add_argument_group("memory", "how the network remembers; the defaults suit nearly every shot")
+    )
+
+
+def _add_memory_arguments(memory: argparse._ArgumentGroup) -> None:
     memory.add_argument(
         "--threshold",
         type=float,
@@ -95,55 +113,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="on",
         help="keep a digest of frames long past; without it only recent frames and keys are remembered",
     )
-    memory.add_argument(
-        "--mem-every", type=int, default=_DEFAULTS.mem_every, metavar="N", help="remember every N-th frame"
-    )
-    memory.add_argument(
-        "--deep-update-every",
-        type=int,
-        default=_DEFAULTS.deep_update_every,
-        metavar="N",
-        help="refresh the short memory thoroughly every N frames; -1 is the same as --mem-every",
-    )
-    memory.add_argument(
-        "--top-k",
-        type=int,
-        default=_DEFAULTS.top_k,
-        metavar="N",
-        help="how many remembered places each pixel is compared with",
-    )
-    memory.add_argument(
-        "--max-working-frames",
-        type=int,
-        default=_DEFAULTS.max_working_frames,
-        metavar="N",
-        help="recent frames kept whole",
-    )
-    memory.add_argument(
-        "--min-working-frames",
-        type=int,
-        default=_DEFAULTS.min_working_frames,
-        metavar="N",
-        help="recent frames left after a digest is made",
-    )
-    memory.add_argument(
-        "--prototypes", type=int, default=_DEFAULTS.prototypes, metavar="N", help="places kept from each digest"
-    )
-    memory.add_argument(
-        "--max-long-term", type=int, default=_DEFAULTS.max_long_term, metavar="N", help="places kept in all digests"
-    )
+    for field, words in _WHOLE_NUMBERS.items():
+        option = f"--{field.replace('_', '-')}"
+        memory.add_argument(option, type=int, default=getattr(_DEFAULTS, field), metavar="N", help=words)
     memory.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default=_DEFAULTS.precision,
         help="float32 is exact; the others are faster on graphics cards",
-    )
-    memory.add_argument(
-        "--snapshot-every",
-        type=int,
-        default=_DEFAULTS.snapshot_every,
-        metavar="N",
-        help="frames computed again at most after an interruption",
     )
 
 
