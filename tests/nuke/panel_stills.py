@@ -55,7 +55,7 @@ def rest(**changes):
         "keys": KEYS,
         "mattes": ALL,
         "message": (
-            "Done: mattes on frames 1001 to 1100; 1 key and 0 plate frames travelled. The server worked at 480x853 of "
+            "Done: mattes on frames 1001 to 1100; 1 key and 0 plate frames travelled. The server worked at 640x360 of "
             "1920x1080 on cpu, float32; colour: display-referred as stored, clipped to 0..1; permanent memory: every, 3 "
             "keyed frames; 0 frames encoded."
         ),
