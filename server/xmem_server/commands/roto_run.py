@@ -247,7 +247,10 @@ class _Stages:
 
     def update(self, event: Progress) -> None:
         if event.stage != self._stage:
-            self.finish()
+            if _rank(event.stage) > _rank(self._stage):
+                self.finish()
+            else:  # the server or the engine died, and the job began again
+                self.close()
             self._stage, self._total = event.stage, event.total
         if event.total == 0:
             return  # nothing to count yet
@@ -267,6 +270,11 @@ class _Stages:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+def _rank(stage: str) -> int:
+    """Give the place of a stage in a job; -1 for one that is not shown."""
+    return list(_STAGES).index(stage) if stage in _STAGES else -1
 
 
 def write_suggestions(suggestions: tuple[Suggestion, ...], note: str, console: Console) -> None:
