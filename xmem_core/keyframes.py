@@ -134,12 +134,17 @@ def _lower(nearest: dict[int, tuple[float, int]], reference: int, compose: Calla
             nearest[frame] = (candidate, reference)
 
 
+def measure_area(mask: Tensor, present_above: float = PRESENT_ABOVE) -> float:
+    """Give the share of pixels (0..1) where any object of mask (C, H, W) is above ``present_above``."""
+    return float((mask.amax(0) > present_above).float().mean())
+
+
 def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float = PRESENT_ABOVE) -> FrameMask:
     """Give what the rule needs of mask (C, H, W) float 0..1, any resolution: all its objects together.
 
     Brought to ``key_size`` (h, w) by nearest neighbour and not hardened, as the paper's code does.
     """
-    area = float((mask.amax(0) > present_above).float().mean())
+    area = measure_area(mask, present_above)
     at_keys = F.interpolate(mask[None].float(), size=key_size, mode="nearest")[0].amax(0, keepdim=True)
     return FrameMask(area, at_keys)
 

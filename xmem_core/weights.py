@@ -50,7 +50,7 @@ def load_model(source: str) -> LoadedModel:
     for parameter in network.parameters():
         parameter.requires_grad = False
     name = COMPACT_NAME if source == COMPACT_NAME else path.stem
-    return LoadedModel(network.eval(), name, hash_bytes_of(path))
+    return LoadedModel(network.eval(), name, _hash_file(path))
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], config: NetworkConfig, notes: Mapping[str, str]) -> None:
@@ -63,15 +63,13 @@ def save_model(path: Path, state: Mapping[str, Tensor], config: NetworkConfig, n
     save_file(halves, path, metadata={CONFIG_FIELD: json.dumps(vars(config)), **notes})
 
 
-def hash_bytes_of(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     """Give the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(path)
-
-
-def _hash(path: Path) -> str:
-    """Python 3.10 has no `hashlib.file_digest`."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        while piece := stream.read(1024 * 1024):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:

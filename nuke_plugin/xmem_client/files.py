@@ -44,8 +44,11 @@ def hash_file(path: Path) -> str:
     """Give the SHA-256 of a file's bytes, in lower-case hexadecimal. Raises InputError when it cannot be read."""
     digest = hashlib.sha256()
     with _open_input(path) as file:
-        for piece in iter(lambda: file.read(_READ_BYTES), b""):
-            digest.update(piece)
+        try:
+            for piece in iter(lambda: file.read(_READ_BYTES), b""):
+                digest.update(piece)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     return digest.hexdigest()
 
 

@@ -152,10 +152,6 @@ class Controller:
         """Give what there is to show of a node."""
         return self._states.get(session) or NodeState(session)
 
-    def fetch_node(self, session: str) -> Node | None:
-        """Give the node of a session, None when it was not seen yet."""
-        return self._nodes.get(session)
-
     @property
     def focus(self) -> str:
         """Give the session of the node that the artist last asked something of: what a panel shows."""

@@ -143,9 +143,7 @@ def check_window(name: str, window: Window, limits: DecodeLimits) -> None:
         )
 
 
-def check_picture_size(name: str, got: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """Raise InputError when a picture is not the shot's size; both are (width, height)."""
+def check_picture_size(name: str, got: tuple[int, int], wanted: tuple[int, int], remedy: str) -> None:
+    """Raise InputError when a picture is not the shot's size, both (width, height); ``remedy`` says what to do."""
     if got != wanted:
-        raise InputError(
-            f"{name} is {got[0]}x{got[1]} but the shot is {wanted[0]}x{wanted[1]}. Render it at the shot's format."
-        )
+        raise InputError(f"{name} is {got[0]}x{got[1]} but the shot is {wanted[0]}x{wanted[1]}. {remedy}")

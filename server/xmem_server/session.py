@@ -45,7 +45,7 @@ from xmem_protocol import (
 )
 from xmem_server import checks, planning
 from xmem_server.engines import Engine
-from xmem_server.headers import say_which
+from xmem_server.headers import check_picture_size, say_which
 from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
 from xmem_server.plans import PropagationPlan
@@ -183,11 +183,10 @@ class SessionHost:
             header = self._decoder.fetch_header(str(self._store.file_path(plate.sha256)), plate.suffix)
         except InputError as error:
             raise say_which(f"Frame {plate.frame}'s plate", error) from error
-        if (header.width, header.height) != (shot.width, shot.height):
-            raise InputError(
-                f"Frame {plate.frame} is {header.width}x{header.height} but the shot is {shot.width}x{shot.height}. "
-                "Re-render the plate at one format."
-            )
+        size = (header.width, header.height)
+        check_picture_size(
+            f"Frame {plate.frame}", size, (shot.width, shot.height), "Re-render the plate at one format."
+        )
         return int(header.pictures)
 
     def _put_key(self, message: PutKey) -> Effect:
@@ -215,10 +214,7 @@ class SessionHost:
         except InputError as error:
             raise say_which(where, error) from error
         height, width = alpha.shape
-        if (width, height) != (shot.width, shot.height):
-            raise InputError(
-                f"{where} is {width}x{height} but the shot is {shot.width}x{shot.height}. Render it at the plate's format."
-            )
+        check_picture_size(where, (width, height), (shot.width, shot.height), "Render it at the plate's format.")
         if not alpha.any():
             raise InputError(f"{where} is empty; draw the object or mark it absent.")
 

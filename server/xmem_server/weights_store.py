@@ -7,7 +7,6 @@ name and shape without executing it.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from xmem_client import hash_file
 from xmem_protocol import InputError
 from xmem_server.engines import child_environment
 
@@ -102,7 +102,7 @@ def check_record(path: Path) -> None:
     record = fetch_record(path)
     if record is None:
         return
-    if path.stat().st_size != record.nbytes or fetch_sha256(path) != record.sha256:
+    if path.stat().st_size != record.nbytes or hash_file(path) != record.sha256:
         raise InputError(
             f"{path} is not the file recorded on its first use: it was changed or damaged. "
             f"Delete it and {_record_path(path).name}, then fetch it again."
@@ -111,25 +111,12 @@ def check_record(path: Path) -> None:
 
 def save_record(path: Path, url: str) -> WeightsRecord:
     """Give the record of a checkpoint, written beside it."""
-    record = WeightsRecord(fetch_sha256(path), path.stat().st_size, url)
+    record = WeightsRecord(hash_file(path), path.stat().st_size, url)
     beside = _record_path(path)
     waiting = beside.with_name(beside.name + ".part")
     waiting.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
     waiting.replace(beside)
     return record
-
-
-def fetch_sha256(path: Path) -> str:
-    """Give the SHA-256 of a file in lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while piece := file.read(_PIECE):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _record_path(path: Path) -> Path:

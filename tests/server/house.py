@@ -19,10 +19,12 @@ import pytest
 
 from xmem_protocol import (
     CHUNK_BYTES,
+    FrameFailed,
     JobCancelled,
     JobDone,
     JobFailed,
     Key,
+    MatteReady,
     OpenSession,
     Plate,
     PropagationSettings,
@@ -171,3 +173,23 @@ class House:
 
     def state_of(self, job):
         return self.store.jobs.fetch(job).state
+
+
+def mattes(events):
+    return [event.frame for event in events if isinstance(event, MatteReady)]
+
+
+def numbers(events):
+    return [event.seq for event in events]
+
+
+def wait_for_matte(house, job, frame):
+    house.pump(lambda: frame in mattes(house.events(job)))
+
+
+def folder_of(house, name):
+    return house.store.session_folder(1) / name
+
+
+def failures(events):
+    return [event.frame for event in events if isinstance(event, FrameFailed)]

@@ -227,9 +227,9 @@ def test_when_pixels_are_not_square_then_the_header_says_so(tmp_path):
 
 
 def test_when_a_plate_has_another_size_than_the_shot_then_the_error_says_both():
-    check_picture_size("Frame 1001", (2048, 1152), (2048, 1152))
+    check_picture_size("Frame 1001", (2048, 1152), (2048, 1152), "Render it again.")
     with pytest.raises(InputError, match=r"Frame 1042 is 1920x1080 but the shot is 2048x1152\. Render it"):
-        check_picture_size("Frame 1042", (1920, 1080), (2048, 1152))
+        check_picture_size("Frame 1042", (1920, 1080), (2048, 1152), "Render it again.")
 
 
 def test_when_an_exr_is_written_by_another_stream_then_it_is_the_same(tmp_path):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from tests.server.house import SHOT, House
-from xmem_protocol import FrameFailed, InputError, JobDone, MatteReady, StartSuggestion, SuggestionSettings
+from tests.server.house import SHOT, House, failures, mattes
+from xmem_protocol import InputError, JobDone, MatteReady, StartSuggestion, SuggestionSettings
 from xmem_server import planning
 from xmem_server.decoding import Decoder
 from xmem_server.job_table import SnapshotRecord
@@ -17,27 +17,6 @@ CONFIG = (
     "{{matrix: [{gain}, 0, 0, 0, 0, {gain}, 0, 0, 0, 0, {gain}, 0, 0, 0, 0, 1]}}\n"
     "  - !<ColorSpace>\n    name: sRGB\n"
 )
-
-
-@pytest.fixture(scope="module")
-def decoder():
-    with Decoder() as decoder:
-        yield decoder
-
-
-@pytest.fixture
-def house(tmp_path, decoder):
-    with House(tmp_path, decoder) as house:
-        house.ready()
-        yield house
-
-
-def mattes(events):
-    return [event.frame for event in events if isinstance(event, MatteReady)]
-
-
-def failures(events):
-    return [event.frame for event in events if isinstance(event, FrameFailed)]
 
 
 def suggest(house):

@@ -141,7 +141,7 @@ def update_session(
     hashes = {file.path: "" for file in source.plates.values()}
     with console.progress("Looking for changed plates", len(hashes)) as bar:
         for number, path in enumerate(hashes, start=1):
-            hashes[path] = _fetch_hash(path)
+            hashes[path] = hash_file(path)
             bar.update(number)
     _write_size(client, hashes, state, console)
     plates = [
@@ -175,11 +175,4 @@ def _write_size(client: Client, hashes: Mapping[Path, str], state: Path | None, 
 def _fetch_key(file: KeyFile) -> Key:
     if file.presence != PRESENT:
         return Key(file.frame, file.object_id, file.presence, "", "", "")
-    return Key(file.frame, file.object_id, file.presence, _fetch_hash(file.path), file.suffix, file.selector)
-
-
-def _fetch_hash(path: Path) -> str:
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Check that it is still there.") from None
+    return Key(file.frame, file.object_id, file.presence, hash_file(file.path), file.suffix, file.selector)

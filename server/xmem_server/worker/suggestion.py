@@ -17,6 +17,7 @@ from xmem_core.keyframes import (
     LostObject,
     SuggestionRule,
     find_lost_objects,
+    measure_area,
     suggest_keyframes,
     summarise_mask,
 )
@@ -108,8 +109,7 @@ class MatteSurvey:
             mattes = torch.stack([self._fetch(source) for source in sources])  # (C, H, W)
             self.masks[frame] = summarise_mask(mattes, self._key_size)
             for source, matte in zip(sources, mattes, strict=True):
-                area = summarise_mask(matte[None], self._key_size).area
-                self.areas.setdefault(source.object_id, {})[frame] = area
+                self.areas.setdefault(source.object_id, {})[frame] = measure_area(matte[None])
 
     def _fetch(self, source: MatteSource) -> Tensor:
         selector = f"channel:object_{source.object_id}.A" if self._layered else "channel:auto"
