@@ -73,12 +73,13 @@ def harden(alphas: Mapping[int, Tensor], shape: tuple[int, int], threshold: floa
         if tuple(small.shape) != shape:
             small = F.interpolate(small[None, None], size=shape, mode="area")[0, 0]
         peak = float(small.max())
-        masks[object_id] = (small > 0) & (small >= threshold * min(1.0, peak if peak < threshold else 1.0))
-    taken = torch.zeros(shape, dtype=torch.bool)
+        reach = threshold if peak >= threshold else threshold * peak
+        masks[object_id] = (small > 0) & (small >= reach)
+    taken = torch.zeros(shape, dtype=torch.bool, device=next(iter(alphas.values())).device)
     seen = {}
     for object_id, mask in sorted(masks.items(), key=lambda item: (int(item[1].sum()), item[0])):
-        seen[object_id] = mask & ~taken.to(mask.device)
-        taken = taken.to(mask.device) | mask
+        seen[object_id] = mask & ~taken
+        taken = taken | mask
         if bool(mask.any()) and not bool(seen[object_id].any()):
             raise CoreError(
                 f"Object {object_id} is drawn only where other objects are drawn too. "
