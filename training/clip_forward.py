@@ -2,7 +2,8 @@
 
 Given frames are permanent memory, all of them there before the first frame is predicted. Frames then go in order: a given
 frame makes a deep update of the sensory memory; a predicted one either is written to temporary memory (its soft prediction encoded,
-deep update) or updates the sensory memory through the decoder, as in ``xmem_core.engine``.
+deep update) or updates the sensory memory through the decoder, as in ``xmem_core.engine``. The decoder also gets the masks of
+the frame before and of the next key, carried along measured optical flow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from training.losses import aggregate_logits
 from xmem_core.affinity import full_affinity, memory_features, query_features, read, top_k_affinity
-from xmem_core.features import KeyFeatures
+from xmem_core.features import FrameContext, KeyFeatures
+from xmem_core.motion import CarriedMasks, carry
 from xmem_core.network import XMem
 
 GROWN, SHRUNK, LOST = "grown", "shrunk", "lost"
@@ -104,11 +106,35 @@ class ClipMemory:
         return stacked.unflatten(1, (objects, -1)).unflatten(3, (height, width))
 
 
-def forward_clip(network: XMem, images: Tensor, masks: Tensor, plan: ClipPlan) -> dict[int, Tensor]:
-    """Give the aggregate logits (B, N + 1, H, W), background first, of each frame that is not given, in order.
+@dataclass(frozen=True)
+class ClipInput:
+    """B clips of T frames: images (B, T, 3, H, W) normalised, masks (B, N, T, H, W) 0..1, motion (B, T - 1, 2, 3, H/4, W/4).
 
-    images (B, T, 3, H, W) normalised; masks (B, N, T, H, W) 0..1, of which only the key frames are looked at.
+    Of the masks only the key frames are looked at. Motion is between neighbours: carrying to the later, to the earlier one.
     """
+
+    images: Tensor
+    masks: Tensor
+    motion: Tensor
+
+
+def carry_keys(clip: ClipInput, keys: tuple[int, ...]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Give, for each frame before a key, the next key's masks (B, N, H, W) carried back to it and their trust."""
+    carried: dict[int, tuple[Tensor, Tensor]] = {}
+    start = 0
+    for key in keys:
+        masks = clip.masks[:, :, key]
+        state = (masks, torch.ones_like(masks))
+        for frame in range(key - 1, start - 1, -1):
+            state = carry(*state, clip.motion[:, frame, 1])
+            carried[frame] = state
+        start = key + 1
+    return carried
+
+
+def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Tensor]:
+    """Give the aggregate logits (B, N + 1, H, W), background first, of each frame that is not given, in order."""
+    images, masks = clip.images, clip.masks
     clips, objects, height, width = images.shape[0], masks.shape[1], *images.shape[-2:]
     flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     encoded = network.encode_key(flat)
@@ -118,24 +144,43 @@ def forward_clip(network: XMem, images: Tensor, masks: Tensor, plan: ClipPlan) -
     for frame in plan.keys:
         given[frame] = network.encode_value(images[:, frame], features[frame], masks[:, :, frame])
         memory.write(features[frame], given[frame])
+    from_keys = carry_keys(clip, plan.keys)
     hidden = images.new_zeros(clips, objects, network.config.hidden_dim, height // 16, width // 16)
     spoiled = dict(plan.spoiled)
     predicted: dict[int, Tensor] = {}
+    before: Tensor | None = None  # masks (B, N, H, W) of the frame before
     for frame in range(plan.frames):
         if frame in given:
             hidden = network.reinforce_hidden(given[frame], hidden)
+            before = masks[:, :, frame]
             continue
-        decoded = network.decode(features[frame], memory.read(features[frame], objects), hidden)
+        context = FrameContext(images[:, frame], gather_carried(clip, frame, before, from_keys))
+        decoded = network.decode(features[frame], memory.read(features[frame], objects), hidden, context)
         predicted[frame] = aggregate_logits(decoded.logits)
+        soft = torch.softmax(predicted[frame], 1)[:, 1:]
+        soft = spoil(soft, spoiled[frame]) if frame in spoiled else soft
+        before = soft.detach()
         if frame in plan.written:
-            soft = torch.softmax(predicted[frame], 1)[:, 1:]
-            soft = spoil(soft, spoiled[frame]) if frame in spoiled else soft
             value = network.encode_value(images[:, frame], features[frame], soft)
             memory.write(features[frame], value)
             hidden = network.reinforce_hidden(value, hidden)
         else:
             hidden = network.update_hidden(decoded, hidden)
     return predicted
+
+
+def gather_carried(
+    clip: ClipInput, frame: int, before: Tensor | None, from_keys: dict[int, tuple[Tensor, Tensor]]
+) -> CarriedMasks:
+    """Give what flow brings to a frame from the masks (B, N, H, W) of the frame before and from the next key."""
+    masks = torch.zeros_like(clip.masks[:, :, 0])
+    nothing = (masks, torch.zeros_like(masks))
+    from_key = from_keys.get(frame, nothing)
+    from_before = nothing
+    if before is not None:
+        from_before = carry(before, torch.ones_like(before), clip.motion[:, frame - 1, 0])
+    pairs = zip(from_before, from_key, strict=True)
+    return CarriedMasks(*(torch.stack(pair, 1) for pair in pairs))
 
 
 def frame_of(encoded: KeyFeatures, clips: int, frame: int) -> KeyFeatures:

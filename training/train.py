@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.clip_forward import forward_clip, plan_clip
+from training.clip_forward import ClipInput, forward_clip, plan_clip
+from training.growing import ADDED, load_start
 from training.loading import ClipSource, step_loader
 from training.losses import clip_loss, region_scores
 from training.mixed import BFLOAT16, FLOAT32, fix_depthwise, precision_context
@@ -48,7 +49,11 @@ BOOTSTRAP_START, BOOTSTRAP_END, HARDEST = 100, 600, 0.2  # cross-entropy narrows
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides a run. ``minutes`` 0 means no limit by the clock."""
+    """Everything that decides a run. ``minutes`` 0 means no limit by the clock.
+
+    ``encoder_share`` and ``added_share`` are factors of the learning rate: of the pretrained backbone, and of parts that earlier
+    models did not have (``growing.ADDED``).
+    """
 
     out: Path
     init: Path | None = None
@@ -62,6 +67,7 @@ class TrainSettings:
     minutes: float = 0.0
     rate: float = 2e-4
     encoder_share: float = 0.3
+    added_share: float = 1.0
     decay: float = 0.01
     ema: float = 0.99
     seed: int = 1
@@ -96,7 +102,7 @@ class TrainState:
 def start_state(settings: TrainSettings) -> TrainState:
     """The state before the first step: weights from ``init`` (random without it), the backbone's first blocks frozen."""
     torch.manual_seed(settings.seed)
-    network = load_model(str(settings.init)).network if settings.init else build_network(COMPACT)
+    network = load_start(settings.init) if settings.init else build_network(COMPACT)
     network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.requires_grad_()
     encoder = network.key_encoder
@@ -105,8 +111,14 @@ def start_state(settings: TrainSettings) -> TrainState:
     fix_depthwise(network)
     pretrained = [value for value in network.key_encoder.parameters() if value.requires_grad]
     known = {id(value) for value in pretrained}
+    added = [value for name, value in network.named_parameters() if name.startswith(ADDED)]
+    known |= {id(value) for value in added}
     rest = [value for value in network.parameters() if value.requires_grad and id(value) not in known]
-    groups = [{"params": pretrained, "share": settings.encoder_share}, {"params": rest, "share": 1.0}]
+    groups = [
+        {"params": pretrained, "share": settings.encoder_share},
+        {"params": rest, "share": 1.0},
+        {"params": added, "share": settings.added_share},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.decay)
     return TrainState(network, optimiser, {key: value.clone() for key, value in network.state_dict().items()})
 
@@ -123,8 +135,8 @@ def learning_rate(settings: TrainSettings, state: TrainState) -> float:
     return settings.rate * min(1.0, (state.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
 
 
-def train_step(settings: TrainSettings, state: TrainState, frames: Tensor, alpha: Tensor) -> dict[str, float]:
-    """One step on frames (B, T, 3, S, S) and alpha (B, N, T, S, S), both uint8; changes ``state``, gives what to log.
+def train_step(settings: TrainSettings, state: TrainState, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    """One step on frames (B, T, 3, S, S), alpha (B, N, T, S, S), both uint8, and motion; changes ``state``, gives what to log.
 
     A step whose gradient is not finite changes nothing but the count.
     """
@@ -132,12 +144,14 @@ def train_step(settings: TrainSettings, state: TrainState, frames: Tensor, alpha
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["share"]
     config = state.network.config
+    frames, alpha, motion = batch
     images = normalise(frames.to(settings.device).flatten(0, 1).float() / 255, config.mean, config.std)
     images = images.unflatten(0, frames.shape[:2])
     target = alpha.to(settings.device).float() / 255
     plan = plan_clip((settings.seed, state.step), settings.frames)
     with precision_context(settings.precision, settings.device):
-        predicted = forward_clip(state.network, images, (target > 0.5).float(), plan)
+        inputs = ClipInput(images, (target > 0.5).float(), motion.to(settings.device))
+        predicted = forward_clip(state.network, inputs, plan)
     span = (state.step - BOOTSTRAP_START) / (BOOTSTRAP_END - BOOTSTRAP_START)
     share = 1 - (1 - HARDEST) * min(1.0, max(0.0, span))
     loss = clip_loss(predicted, target, share)
@@ -240,8 +254,8 @@ def train(settings: TrainSettings, state: TrainState) -> None:
         record(settings, state, clips)
     next_record = state.seconds + settings.checkpoint_minutes * 60
     before = time.monotonic()
-    for frames, alpha in step_loader(settings.clips, state.step, settings.steps, settings.workers):
-        row = train_step(settings, state, frames, alpha)
+    for batch in step_loader(settings.clips, state.step, settings.steps, settings.workers):
+        row = train_step(settings, state, batch)
         now = time.monotonic()
         row["step_seconds"] = now - before
         state.seconds, before = state.seconds + now - before, now
@@ -266,7 +280,7 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainSettings, bool]:
     parser.add_argument("--packed", type=Path, help="packed images; left out: procedural textures")
     parser.add_argument("--without", nargs="*", default=[], choices=(COPYLEFT, SHARE_ALIKE), help="terms to leave out")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    for name in ("minutes", "rate", "ema", "checkpoint_minutes"):
+    for name in ("minutes", "rate", "encoder_share", "added_share", "ema", "checkpoint_minutes"):
         parser.add_argument("--" + name.replace("_", "-"), type=float, default=getattr(defaults, name))
     for name in ("size", "frames", "batch", "steps", "seed", "log_every", "validation_clips", "workers", "threads"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(defaults, name))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from training.bank import VALIDATION, fetch_bank
-from training.clip_forward import ClipPlan, forward_clip
+from training.clip_forward import ClipInput, ClipPlan, forward_clip
+from training.loading import clip_motion
 from training.losses import region_scores
 from training.packages import COPYLEFT, SHARE_ALIKE, packages_with
 from training.shots import ShotSettings, make_shot
@@ -23,8 +24,8 @@ from xmem_core.network import XMem
 from xmem_core.weights import load_model
 
 FIRST_SEED = 9_000_000_000_000  # far above every training seed
-FRAMES = 8
-KEYS = ((0,), (0,), (0, 7), (0, 4, 7), (3,), (0, 5))  # taken in turn
+FRAMES = 12
+KEYS = ((0,), (0,), (0, 11), (0, 5, 11), (3,), (0, 7))  # taken in turn
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class ValidationScores:
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """frames (T, 3, S, S) uint8, alpha (N, T, S, S) float32 0..1, and its plan (every third prediction is remembered)."""
+    """frames (T, 3, S, S) uint8, alpha (N, T, S, S) float32 0..1, motion, and its plan (every third prediction is remembered)."""
 
     frames: Tensor
     alpha: Tensor
+    motion: Tensor
     plan: ClipPlan
 
 
@@ -57,7 +59,12 @@ def validation_clips(packed: Path | None, left_out: tuple[str, ...], size: int, 
         written = frozenset(frame for frame in range(1, FRAMES, 3) if frame not in keys)
         plan = ClipPlan(FRAMES, keys, written)
         clips.append(
-            ValidationClip(torch.from_numpy(shot.frames).permute(0, 3, 1, 2), torch.from_numpy(shot.alpha), plan)
+            ValidationClip(
+                torch.from_numpy(shot.frames).permute(0, 3, 1, 2),
+                torch.from_numpy(shot.alpha),
+                clip_motion(shot.frames),
+                plan,
+            )
         )
     return clips
 
@@ -70,7 +77,8 @@ def validate(network: XMem, clips: list[ValidationClip]) -> ValidationScores:
     for clip in clips:
         images = normalise(clip.frames.to(device).float() / 255, network.config.mean, network.config.std)
         alpha = clip.alpha[None].to(device)
-        predicted = forward_clip(network, images[None], (alpha > 0.5).float(), clip.plan)
+        inputs = ClipInput(images[None], (alpha > 0.5).float(), clip.motion[None].to(device))
+        predicted = forward_clip(network, inputs, clip.plan)
         found = region_scores(predicted, alpha)[0].cpu()
         seen = ~found.isnan()
         scores.append(found[seen])

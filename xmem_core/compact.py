@@ -3,6 +3,7 @@
 Key encoder: EfficientNet-Lite0's blocks with BatchNorm folded into the convolutions. The value encoder is light and
 works on the key encoder's own maps. Values are *mask-anchored*: their last 32 channels are the raw mask cells (own and
 others', 4x4 pixels each), so that the readout carries a stride-4 prior of the mask, which the decoder sees and adds to its logits.
+The decoder also takes masks that optical flow carried here (``motion``), and ends with a look at the picture itself.
 
 Shapes as in ``network``: B images, N objects, h = H/16.
 """
@@ -22,7 +23,8 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
-from xmem_core.features import Decoded, KeyFeatures
+from xmem_core.features import Decoded, FrameContext, KeyFeatures
+from xmem_core.motion import CarriedMasks
 
 # kernel, stride, expansion, channels in, channels out, blocks (EfficientNet-Lite0, stages 1 to 6)
 STAGES = (
@@ -39,6 +41,8 @@ DEEPEST_CHANNELS = 112 + 192
 DEEP_GAIN = 0.7  # balances the dilated stage against the one before
 CELL = 4  # pixels to a side of one raw mask cell
 PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 position
+CARRIED_CHANNELS = 2 * 3  # own mask, others, trust: from the frame before, and from the next key
+PRIOR_RANGE = (0.02, 0.98)  # a prior's log-odds stay within about 3.9
 
 
 class SameConv(nn.Conv2d):
@@ -215,39 +219,107 @@ class LearnedReinforcer(HiddenReinforcer):
 
 
 class CompactDecoder(nn.Module):
-    """Readout and sensory memory to logits, with the mask prior that the readout carries."""
+    """Readout, sensory memory and carried masks to logits; the last step looks at the picture itself, at half its size.
+
+    The readout brings a mask prior of 4-pixel cells. Masks carried along the optical flow bring whole pixels: they are
+    added to the logits at full resolution, by a gain the network gives at each position and by how far the flow is believed.
+    """
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
         learned = value_dim - PRIOR_CHANNELS
         self.learned = learned
-        self.anchor = nn.Parameter(torch.tensor(0.7))  # gain of the prior in the logits
+        self.anchor = nn.Parameter(torch.tensor(0.7))  # gain of the memory's prior in the logits
         self.fuse1 = LightResidualBlock(F16_CHANNELS + value_dim + hidden_dim, learned)
         self.attention = LightAttention(learned)
         self.fuse2 = LightResidualBlock(learned, learned)
         self.skip8_image = nn.Conv2d(F8_CHANNELS, 96, 1)
         self.skip8_prior = nn.Conv2d(2, 96, 1, bias=False)
+        self.skip8_carried = nn.Conv2d(CARRIED_CHANNELS, 96, 1, bias=False)
         self.up8 = nn.Conv2d(learned, 96, 1)
         self.block8 = LightResidualBlock(96, 96)
         self.skip4_image = nn.Conv2d(F4_CHANNELS, 64, 1)
         self.skip4_prior = nn.Conv2d(2, 64, 1, bias=False)
+        self.skip4_carried = nn.Conv2d(CARRIED_CHANNELS, 64, 1, bias=False)
         self.up4 = nn.Conv2d(96, 64, 1)
         self.block4 = LightResidualBlock(64, 64)
         self.pred = nn.Conv2d(64, 1, 3, padding=1)
+        self.gate = nn.Conv2d(64 + CARRIED_CHANNELS, 2, 3, padding=1)  # how much of each carried mask the logits take
+        self.refine = EdgeRefiner()
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
+        with torch.no_grad():  # what the pilot's weights do not know starts small
+            for layer in (self.skip8_carried, self.skip4_carried, self.gate):
+                layer.weight.mul_(0.2)
 
-    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
-        """Give the decoded logits for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
+    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
+        """Give the decoded logits for readout (B, N, CV, h, w), hidden (B, N, CH, h, w) and the frame's context."""
         objects = readout.shape[1]
         folded = fold_objects(readout)
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
+        carried = _carried_cells(context.carried)  # (B*N, 6, H/4, W/4)
         joined = torch.cat([repeat_per_object(features.f16, objects), folded, fold_objects(hidden)], 1)
         g16 = self.fuse1(joined)
         g16 = self.fuse2(g16 + self.attention(g16))
         skip8 = repeat_per_object(self.skip8_image(features.f8), objects) + self.skip8_prior(F.avg_pool2d(prior, 2))
+        skip8 = skip8 + self.skip8_carried(F.avg_pool2d(carried, 2))
         g8 = self.block8(skip8 + double_size(self.up8(g16)))
         skip4 = repeat_per_object(self.skip4_image(features.f4), objects) + self.skip4_prior(prior)
-        g4 = self.block4(skip4 + double_size(self.up4(g8)))
-        low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(0.02, 0.98))
-        logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
+        g4 = self.block4(skip4 + self.skip4_carried(carried) + double_size(self.up4(g8)))
+        low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
+        gains = torch.sigmoid(self.gate(torch.cat([F.relu(g4), carried], 1)))
+        logits = _enlarge(low) + self._carried_logits(gains, context.carried)
+        logits = logits + self.refine(logits, g4, context)
         return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
+
+    def _carried_logits(self, gains: Tensor, carried: CarriedMasks) -> Tensor:
+        """Give what the carried masks add to the logits, (B*N, 1, H, W), for gains (B*N, 2, H/4, W/4)."""
+        own = carried.masks.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
+        trust = carried.trust.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
+        weighed = _enlarge(gains) * trust * torch.logit(own.clamp(*PRIOR_RANGE))
+        return weighed.sum(1, keepdim=True)
+
+
+class EdgeRefiner(nn.Module):
+    """What the picture says of edges finer than the decoder's 4-pixel grid: a correction of the logits, pixel by pixel.
+
+    Works at half the picture's size; 2x2 pixels are channels. Its last layer starts at zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Conv2d(12, 16, 3, padding=1)
+        self.context = nn.Conv2d(64, 16, 1)
+        self.conv1 = nn.Conv2d(16 + 16 + 4 + 8, 24, 3, padding=1)
+        self.conv2 = nn.Conv2d(24, 24, 3, padding=1)
+        self.correct = nn.Conv2d(24, 4, 3, padding=1)
+        nn.init.zeros_(self.correct.weight)
+        if self.correct.bias is not None:
+            nn.init.zeros_(self.correct.bias)
+
+    def forward(self, logits: Tensor, g4: Tensor, context: FrameContext) -> Tensor:
+        """Give the correction (B*N, 1, H, W) for logits (B*N, 1, H, W) and the decoder's map g4 (B*N, 64, H/4, W/4)."""
+        objects = context.carried.masks.shape[2]
+        image = repeat_per_object(self.image(F.pixel_unshuffle(context.image, 2)), objects)  # (B*N, 16, H/2, W/2)
+        believed = context.carried.masks * context.carried.trust  # (B, 2, N, H, W)
+        carried = F.pixel_unshuffle(believed.transpose(1, 2).flatten(0, 1), 2)  # (B*N, 8, H/2, W/2)
+        own = F.pixel_unshuffle(torch.sigmoid(logits), 2)  # (B*N, 4, H/2, W/2)
+        joined = torch.cat([image, double_size(self.context(F.relu(g4))), own, carried], 1)
+        x = F.relu(self.conv2(F.relu(self.conv1(joined))))
+        return F.pixel_shuffle(self.correct(x), 2)
+
+
+def _enlarge(maps: Tensor) -> Tensor:
+    """Give maps (B, C, H/4, W/4) at full size, bilinear."""
+    return F.interpolate(maps, scale_factor=float(CELL), mode="bilinear", align_corners=False)
+
+
+def _carried_cells(carried: CarriedMasks) -> Tensor:
+    """Give own mask, others and trust of both sources as means over 4x4 pixels, (B*N, 6, H/4, W/4); no trust, no mask."""
+    clips, sources, objects, height, width = carried.masks.shape
+    masks = carried.masks * carried.trust
+    cells = F.avg_pool2d(masks.flatten(0, 1), CELL).unflatten(0, (clips, sources))  # (B, 2, N, H/4, W/4)
+    others = (cells.sum(2, keepdim=True) - cells).clamp(0, 1)
+    trust = F.avg_pool2d(carried.trust.flatten(0, 1), CELL).unflatten(0, (clips, sources))  # (B, 2, N, H/4, W/4)
+    parts = torch.stack([cells, others, trust], 2)  # (B, 2, 3, N, H/4, W/4)
+    shape = (clips * objects, sources * 3, height // CELL, width // CELL)
+    return parts.permute(0, 3, 1, 2, 4, 5).reshape(shape)

@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 from xmem_core.bank import Bank, Rows
+from xmem_core.carrier import Carrier
 from xmem_core.errors import CoreError
-from xmem_core.features import KeyFeatures
+from xmem_core.features import FrameContext, KeyFeatures
 from xmem_core.images import Padding, normalise, padding_for
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Memory, MemoryPolicy
+from xmem_core.motion import MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
 
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """One encoded frame: its features (batch of 1), the padded normalised image (1, 3, H, W), and the padding."""
+    """One encoded frame: its features (batch of 1), the padded normalised image (1, 3, H, W), and the padding.
+
+    The image has the network's ``image_precision``.
+    """
 
     features: KeyFeatures
     image: Tensor
@@ -81,10 +86,9 @@ class Engine:
         padded = padding.pad(normalise(images, config.mean, config.std))
         with self.computing():
             features = self.network.encode_key(padded)
-        if not self.network.reads_images:
-            padded = placeholder_image(padded)
+        kept = padded.to(self.network.image_precision)
         return [
-            FrameFeatures(_pick(features, place), padded[place : place + 1], padding)
+            FrameFeatures(_pick(features, place), kept[place : place + 1].clone(), padding)
             for place in range(images.shape[0])
         ]
 
@@ -153,22 +157,24 @@ class Engine:
         self._annotations.pop(frame, None)
         self.permanent.remove(frame)
 
-    def start(self, frames: tuple[int, ...]) -> Propagation:
+    def start(self, frames: tuple[int, ...], motion: MotionSource = no_motion) -> Propagation:
         """Give a propagation over these frame numbers, in this order.
 
+        ``motion`` is asked for the motion between two of them that follow each other, by networks that follow motion.
         Raises CoreError when nothing is annotated.
         """
         if not any(bool(mask.any()) for masks in self._annotations.values() for mask in masks.values()):
             raise CoreError("No key shows an object yet. Annotate at least one frame, then propagate.")
-        return Propagation(self, frames)
+        return Propagation(self, frames, motion)
 
 
 class Propagation:
     """One forward pass over a shot; `step` takes the next frame's features."""
 
-    def __init__(self, engine: Engine, frames: tuple[int, ...]) -> None:
+    def __init__(self, engine: Engine, frames: tuple[int, ...], motion: MotionSource = no_motion) -> None:
         self.engine = engine
         self.frames = frames
+        self.carrier = Carrier(frames, motion, engine.annotation)
         self.memory = Memory(engine.policy, engine.permanent_bank())
         self.position = 0
         self.last_memory = 0
@@ -195,11 +201,14 @@ class Propagation:
         if memory_frame:
             self._remember(frame, encoded, object_ids, probabilities, deep=deep)
         self.position += 1
-        return self._result(frame, encoded, dict(zip(object_ids, probabilities, strict=True)))
+        masks = dict(zip(object_ids, probabilities, strict=True))
+        self.carrier.previous = masks if self.engine.network.follows_motion else {}
+        return self._result(frame, encoded, masks)
 
     def skip(self) -> None:
         """Pass over the next frame without looking at it: it could not be read."""
         self.skipped.append(self.frames[self.position])
+        self.carrier.previous = {}
         self.position += 1
 
     @property
@@ -253,8 +262,12 @@ class Propagation:
         network, features = self.engine.network, encoded.features
         readout = self.memory.read(features.key[0], features.selection[0], object_ids)
         hidden = self._stack_hidden(object_ids)
+        context = None
+        if network.follows_motion:
+            carried = self.carrier.fetch(self.position, object_ids, encoded.image)
+            context = FrameContext(encoded.image.float(), carried)
         with self.engine.computing():
-            decoded = network.decode(features, readout[None], hidden)
+            decoded = network.decode(features, readout[None], hidden, context)
             if not keep_hidden:
                 self._set_hidden(object_ids, network.update_hidden(decoded, hidden))
         return aggregate(torch.sigmoid(decoded.logits[0].float()), 0)[1:]
@@ -284,11 +297,6 @@ class Propagation:
         height, width = encoded.features.key.shape[-2:]
         stacked = torch.stack([rows.values[object_id] for object_id in object_ids])  # (N, h*w, CV)
         return stacked.transpose(1, 2).unflatten(2, (height, width))[None]
-
-
-def placeholder_image(images: Tensor) -> Tensor:
-    """Give images of the same shape, all 0 and without memory of their own, for networks that only need the shape."""
-    return torch.zeros(1, device=images.device).expand(images.shape)
 
 
 def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from xmem_core.motion import CarriedMasks
+
 
 @dataclass(frozen=True)
 class KeyFeatures:
@@ -32,3 +34,11 @@ class Decoded:
 
     logits: Tensor
     scales: tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class FrameContext:
+    """What a decoder may look at beside features and memory: the normalised image (B, 3, H, W), and masks carried here by flow."""
+
+    image: Tensor
+    carried: CarriedMasks

@@ -30,7 +30,7 @@ from xmem_core.blocks import (
 )
 from xmem_core.compact import CompactDecoder, CompactKeyEncoder, CompactKeyProjection, CompactValueEncoder
 from xmem_core.errors import CoreError
-from xmem_core.features import Decoded, KeyFeatures
+from xmem_core.features import Decoded, FrameContext, KeyFeatures
 
 STRIDE = 16  # of keys and values against the image
 
@@ -163,9 +163,14 @@ class XMem(nn.Module):
         self.decoder = decoder
 
     @property
-    def reads_images(self) -> bool:
-        """Whether values are encoded from the image itself, not only from its features."""
-        return isinstance(self.value_encoder, ValueEncoder)
+    def follows_motion(self) -> bool:
+        """Whether the decoder takes masks carried along optical flow, and the image."""
+        return isinstance(self.decoder, CompactDecoder)
+
+    @property
+    def image_precision(self) -> torch.dtype:
+        """The precision in which an encoded frame's image is kept: the compact decoder only looks for edges in it."""
+        return torch.float16 if self.follows_motion else torch.float32
 
     def encode_key(self, images: Tensor) -> KeyFeatures:
         """Give the features of images (B, 3, H, W)."""
@@ -183,10 +188,20 @@ class XMem(nn.Module):
         new = self.value_encoder.hidden_reinforce(fold_objects(value), fold_objects(hidden))
         return unfold_objects(new, hidden.shape[1])
 
-    def decode(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
-        """Give logits (B, N, H, W) for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
-        decoded: Decoded = self.decoder(features, readout, hidden)
-        return decoded
+    def decode(
+        self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext | None = None
+    ) -> Decoded:
+        """Give logits (B, N, H, W) for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w).
+
+        A network that `follows_motion` needs the context; the others do not look at it.
+        """
+        if not self.follows_motion:
+            decoded: Decoded = self.decoder(features, readout, hidden)
+            return decoded
+        if context is None:
+            raise CoreError("This network decodes with the image and with masks carried along its motion. Give both.")
+        with_context: Decoded = self.decoder(features, readout, hidden, context)
+        return with_context
 
     def update_hidden(self, decoded: Decoded, hidden: Tensor) -> Tensor:
         """Give the sensory memory (B, N, CH, h, w) after a decoder update."""

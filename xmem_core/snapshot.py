@@ -15,7 +15,7 @@ from xmem_core.bank import Bank, Rows
 from xmem_core.engine import Propagation
 from xmem_core.errors import CoreError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def take_snapshot(propagation: Propagation) -> dict[str, Tensor]:
@@ -24,6 +24,7 @@ def take_snapshot(propagation: Propagation) -> dict[str, Tensor]:
         "clock": torch.tensor([FORMAT, propagation.position, propagation.last_memory, propagation.last_deep]),
         "skipped": torch.tensor(propagation.skipped, dtype=torch.int64),
         **{f"hidden.{object_id}": hidden for object_id, hidden in propagation.hidden.items()},
+        **{f"previous.{object_id}": mask for object_id, mask in propagation.carrier.previous.items()},
         **_bank_state("working", propagation.memory.working),
         **_bank_state("long_term", propagation.memory.long_term),
     }
@@ -41,7 +42,8 @@ def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], devi
     propagation.position, propagation.last_memory, propagation.last_deep = position, last_memory, last_deep
     propagation.skipped = state["skipped"].tolist()
     moved = {name: value.to(device) for name, value in state.items()}
-    propagation.hidden = {int(name.split(".")[1]): value for name, value in moved.items() if name.startswith("hidden.")}
+    propagation.hidden = _by_object("hidden.", moved)
+    propagation.carrier.previous = _by_object("previous.", moved)
     _restore_bank(propagation.memory.working, "working", moved)
     _restore_bank(propagation.memory.long_term, "long_term", moved)
 

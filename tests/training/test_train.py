@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.clip_forward import ClipPlan, forward_clip, plan_clip, spoil
+from training.clip_forward import ClipInput, ClipPlan, carry_keys, forward_clip, plan_clip, spoil
 from training.convert_pilot import new_name
+from training.growing import ADDED, start_from
 from training.loading import step_loader
 from training.mixed import FixedDepthwise
 from training.plot_curve import plot
@@ -39,8 +40,15 @@ def tiny(folder, **changes):
 
 
 def run_steps(settings, state, last):
-    for frames, alpha in step_loader(settings.clips, state.step, last, 0):
-        train_step(settings, state, frames, alpha)
+    for batch in step_loader(settings.clips, state.step, last, 0):
+        train_step(settings, state, batch)
+
+
+def still_clip(images, masks):
+    """The input for images (B, T, 3, H, W) between which nothing moves, all of it believed."""
+    motion = torch.zeros(images.shape[0], images.shape[1] - 1, 2, 3, images.shape[-2] // 4, images.shape[-1] // 4)
+    motion[:, :, :, 2] = 1
+    return ClipInput(images, masks, motion)
 
 
 def test_when_a_run_is_resumed_then_two_more_steps_equal_the_uninterrupted_run(tmp_path):
@@ -89,7 +97,7 @@ def test_when_a_clip_is_forwarded_then_each_frame_that_is_not_given_is_predicted
     images, masks = torch.randn(1, 4, 3, 32, 32), torch.zeros(1, 2, 4, 32, 32)
     masks[:, 0, :, 4:20, 4:20] = 1
     plan = ClipPlan(4, (0, 2), frozenset({1}), ((1, "grown"),), top_k=3)
-    predicted = forward_clip(network, images, masks, plan)
+    predicted = forward_clip(network, still_clip(images, masks), plan)
     assert list(predicted) == [1, 3]
     assert predicted[3].shape == (1, 3, 32, 32)
     predicted[3].square().mean().backward()
@@ -106,8 +114,31 @@ def test_when_only_unseen_frames_masks_change_then_predictions_do_not():
     other[:, :, 1:] = 1
     plan = ClipPlan(3, (0,), frozenset({1}))
     with torch.no_grad():
-        first, second = (forward_clip(network, images, given, plan) for given in (masks, other))
+        first, second = (forward_clip(network, still_clip(images, given), plan) for given in (masks, other))
     assert all(torch.equal(first[frame], second[frame]) for frame in first)
+
+
+def test_when_keys_are_carried_back_then_each_frame_gets_the_next_key_as_far_as_the_motion_is_believed():
+    masks = torch.zeros(1, 1, 5, 16, 16)
+    masks[:, :, 2, :, 4:8], masks[:, :, 4, :, 8:12] = 1, 1
+    clip = still_clip(torch.zeros(1, 5, 3, 16, 16), masks)
+    clip.motion[:, :, 1, 2] = 0.5
+    carried = carry_keys(clip, (2, 4))
+    assert sorted(carried) == [0, 1, 3]
+    assert torch.equal(carried[0][0][0, 0], masks[0, 0, 2])
+    assert carried[0][1].unique().tolist() == [0.25]
+    assert torch.equal(carried[3][0][0, 0], masks[0, 0, 4])
+
+
+def test_when_older_weights_are_a_start_then_only_parts_they_never_had_may_be_missing():
+    state = build_network(COMPACT).state_dict()
+    older = {name: value + 1 for name, value in state.items() if not name.startswith(ADDED)}
+    grown = start_from(older, "older").state_dict()
+    assert all(torch.equal(grown[name], value) for name, value in older.items())
+    assert not torch.any(grown["decoder.refine.correct.weight"])
+    del older["decoder.pred.bias"]
+    with pytest.raises(ValueError, match=r"decoder\.pred\.bias"):
+        start_from(older, "older")
 
 
 def test_when_plans_are_drawn_then_each_has_keys_and_something_to_predict():

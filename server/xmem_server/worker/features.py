@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -25,12 +27,18 @@ from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import KeyFeatures
 from xmem_core.images import padding_for
 from xmem_core.keyframes import FrameKeys
+from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
+from xmem_server.worker.optical_flow import measure_motion
 
 FIELDS = tuple(field.name for field in fields(KeyFeatures))
+MOTION_FIELDS = tuple(field.name for field in fields(PairMotion))
+MOTIONS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
+FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class FeatureCache:
         self._folder = folder
         self._budget = budget
         self._host: OrderedDict[int, FrameFeatures] = OrderedDict()
+        self._motion: OrderedDict[tuple[int, int], PairMotion] = OrderedDict()
         self._unreadable: dict[int, str] = {}
         self._blocks = self._make_blocks()
         self._device = next(engine.network.parameters()).device
@@ -153,11 +162,13 @@ class FeatureCache:
         """Write a frame to the disk tier. A full disk only means that it is encoded again."""
         path = self._path(frame)
         tensors = {name: getattr(features.features, name).cpu().contiguous() for name in FIELDS}
-        if self._engine.network.reads_images:
-            tensors["image"] = features.image.cpu().contiguous()
+        tensors["image"] = features.image.cpu().contiguous()
+        self._write(path, tensors)
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         try:
-            save_file(tensors, temporary)
+            save_file(dict(tensors), temporary)
             temporary.replace(path)
             self._trim()
         except (OSError, SafetensorError):
@@ -179,19 +190,57 @@ class FeatureCache:
             os.utime(path)
         except (SafetensorError, OSError):
             return None
-        if not set(FIELDS) <= tensors.keys():
+        if not {*FIELDS, "image"} <= tensors.keys():
             return None
         return self._assemble(tensors)
 
     def _assemble(self, tensors: Mapping[str, Tensor]) -> FrameFeatures:
-        padding = padding_for(*self._encoding.shape)
         features = KeyFeatures(**{name: tensors[name] for name in FIELDS})
-        height, width = features.key.shape[-2] * 16, features.key.shape[-1] * 16
-        # Only networks that look at the image itself need its pixels again; the others need its shape.
-        image = tensors.get("image", torch.zeros(1, device=self._device).expand(1, 3, height, width))
-        return FrameFeatures(features, image, padding)
+        return FrameFeatures(features, tensors["image"], padding_for(*self._encoding.shape))
+
+    def fetch_motion(self, earlier: int, later: int) -> PairMotion | None:
+        """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
+        pair = (earlier, later)
+        if pair not in self._motion:
+            stored = self._load_motion(pair)
+            if stored is None:
+                return None
+            self._motion[pair] = stored
+            while len(self._motion) > MOTIONS_KEPT:
+                self._motion.popitem(last=False)
+        self._motion.move_to_end(pair)
+        return self._motion[pair]
+
+    def _load_motion(self, pair: tuple[int, int]) -> PairMotion | None:
+        names = json.dumps([FLOW, *(self._path(frame).name for frame in pair)])
+        path = self._folder / f"{hashlib.sha256(names.encode()).hexdigest()}.safetensors"
+        try:
+            tensors = load_file(path)
+            os.utime(path)
+        except (SafetensorError, OSError):
+            tensors = {}
+        if not set(MOTION_FIELDS) <= tensors.keys():
+            try:
+                pictures = [self._fetch_grey(frame) for frame in pair]
+            except InputError:
+                return None
+            measured = measure_motion(*pictures)
+            tensors = {
+                name: torch.from_numpy(motion).half() for name, motion in zip(MOTION_FIELDS, measured, strict=True)
+            }
+            self._write(path, tensors)
+        return PairMotion(**{name: tensors[name] for name in MOTION_FIELDS})
+
+    def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
+        """Give a frame as the flow sees it: (H, W) grey, padded, from the image that is kept with its features."""
+        config = self._engine.network.config
+        image = self.fetch(frame).image[0].float().cpu()
+        mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+        luma = ((image * std + mean) * torch.tensor(LUMA)[:, None, None]).sum(0)  # (H, W)
+        grey: npt.NDArray[np.uint8] = (luma.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        return grey
 
 
 def _bytes_of(features: FrameFeatures) -> int:
     maps = sum(getattr(features.features, name).nbytes for name in FIELDS)
-    return maps + features.image.untyped_storage().nbytes()
+    return maps + features.image.nbytes

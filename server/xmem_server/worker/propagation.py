@@ -101,7 +101,7 @@ class PropagationJob:
         """Step through the range, write what is not written yet, and leave a snapshot now and then."""
         settings = self._plan.settings
         frames = tuple(frame for frame in sorted(self._plates) if settings.first <= frame <= settings.last)
-        propagation = self._engine.start(frames)
+        propagation = self._engine.start(frames, self._cache.fetch_motion)
         self._resume(propagation)
         finished = set(self._plan.finished)
         for position in range(propagation.position, len(frames)):

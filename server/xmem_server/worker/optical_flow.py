@@ -1,0 +1,53 @@
+"""Motion between two neighbouring frames by DIS optical flow (Kroeger et al. 2016, OpenCV), with a measure of trust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+CELL = 4  # pixels to a side of one position of the result; DIS itself works on half the picture's pixels
+_DRIFT = 1.5  # pixels by which going there and back may miss
+_CONTRAST = 24.0  # grey levels (of 255) by which the two pictures may differ along the flow
+_SMALLEST = 16  # pixels: DIS builds a pyramid and needs some picture to do so
+
+Grey = npt.NDArray[np.uint8]
+Motion = npt.NDArray[np.float32]
+
+# DIS passes results along within a stripe, and has a stripe for each thread: another number of threads, another flow.
+cv2.setNumThreads(1)
+
+
+def measure_motion(earlier: Grey, later: Grey) -> tuple[Motion, Motion]:
+    """Give the motion that carries masks to the later frame and to the earlier one, (3, H/4, W/4) float32 each.
+
+    Pictures are (H, W) grey, sides multiples of 4. Channels: dx, dy in pixels, trust 0..1: high where going there and back
+    ends close to the start and the pictures look alike along the way. The same pictures give the same numbers.
+    """
+    if min(earlier.shape) < _SMALLEST:
+        shape = (3, earlier.shape[0] // CELL, earlier.shape[1] // CELL)
+        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    # Its stub has no None: a given flow would be where the search begins.
+    back: Motion = method.calc(later, earlier, None)  # type: ignore[call-overload]  # for each later pixel: where it was
+    ahead: Motion = method.calc(earlier, later, None)  # type: ignore[call-overload]
+    return _with_trust(back, ahead, later, earlier), _with_trust(ahead, back, earlier, later)
+
+
+def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Motion:
+    """Give a flow (H, W, 2) and its trust on the coarse grid; ``returning`` is the flow of the frame it leads to."""
+    height, width = here.shape
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    columns += flow[..., 0]
+    rows += flow[..., 1]
+    home = cv2.remap(returning, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    drift = np.square(flow + home).sum(2)
+    seen = cv2.remap(there, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    change = cv2.GaussianBlur(seen.astype(np.float32) - here, (0, 0), 1.5)
+    inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
+    trust = inside / (1 + drift / _DRIFT**2) / (1 + np.square(change / _CONTRAST))
+    full: npt.NDArray[Any] = np.dstack([flow, trust.astype(np.float32)])
+    coarse = cv2.resize(full, (width // CELL, height // CELL), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(coarse.transpose(2, 0, 1))

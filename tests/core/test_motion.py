@@ -1,0 +1,101 @@
+"""Masks move where the flow says, lose trust on the way, and reach a frame from both sides."""
+
+import pytest
+import torch
+
+from xmem_core.carrier import Carrier
+from xmem_core.motion import CARRIED_FRAMES, PairMotion, carry
+
+SIZE = 16
+
+
+def motion_of(dx, dy, trust):
+    """A motion (3, 4, 4) that is the same everywhere."""
+    return torch.tensor([dx, dy, trust], dtype=torch.float32)[:, None, None].expand(3, 4, 4)
+
+
+def square(left):
+    mask = torch.zeros(SIZE, SIZE)
+    mask[4:8, left : left + 4] = 1
+    return mask
+
+
+class Shot:
+    """Frames 10, 11, ... in which everything goes 2 pixels to the right; counts what is asked of it."""
+
+    def __init__(self, count, keys, unknown=()):
+        self.frames = tuple(range(10, 10 + count))
+        self.asked = []
+        self._keys = keys
+        self._unknown = unknown
+
+    def motion(self, earlier, later):
+        self.asked.append((earlier, later))
+        if (earlier, later) in self._unknown:
+            return None
+        return PairMotion(to_later=motion_of(-2, 0, 0.5), to_earlier=motion_of(2, 0, 0.5))
+
+    def carrier(self):
+        return Carrier(self.frames, self.motion, lambda frame: self._keys.get(frame, {}))
+
+    def like(self):
+        return torch.zeros(1, 3, SIZE, SIZE)
+
+
+def test_when_content_comes_from_the_left_then_its_mask_moves_right_and_what_enters_is_empty():
+    masks = torch.stack([square(0), torch.ones(SIZE, SIZE)])[None]
+    moved, trust = carry(masks, torch.ones(1, 2, SIZE, SIZE), motion_of(-3, 0, 0.8)[None])
+    assert torch.equal(moved[0, 0].round(), square(3))
+    assert moved[0, 1, :, :2].max() < 0.1
+    assert trust[0, :, :, 4:].min() == pytest.approx(0.8)
+    assert trust.max() == pytest.approx(0.8)
+    assert trust[0, 0, :, :2].max() < 0.1
+
+
+def test_when_a_motion_is_half_a_pixel_then_the_mask_is_the_mean_of_both():
+    moved, _ = carry(square(4)[None, None], torch.ones(1, 1, SIZE, SIZE), motion_of(-0.5, 0, 1)[None])
+    assert moved[0, 0, 5, 3:9].tolist() == pytest.approx([0, 0.5, 1, 1, 1, 0.5])
+
+
+def test_when_nothing_is_known_then_nothing_is_carried():
+    carried = Shot(3, {}).carrier().fetch(1, (1, 2), torch.zeros(1, 3, SIZE, SIZE))
+    assert carried.masks.shape == carried.trust.shape == (1, 2, 2, SIZE, SIZE)
+    assert not carried.masks.any()
+    assert not carried.trust.any()
+
+
+def test_when_the_frame_before_is_known_then_its_masks_come_along():
+    carrier = Shot(3, {}).carrier()
+    carrier.previous = {7: square(2)}
+    carried = carrier.fetch(1, (3, 7), torch.zeros(1, 3, SIZE, SIZE))
+    assert torch.equal(carried.masks[0, 0, 1].round(), square(4))
+    assert carried.trust[0, 0, 1, 6, 8] == pytest.approx(0.5)
+    assert not carried.trust[0, 0, 0].any()  # object 3 was not there before
+    assert not carried.trust[0, 1].any()  # no key ahead
+
+
+def test_when_a_key_lies_ahead_then_its_objects_come_back_from_it_and_others_do_not():
+    shot = Shot(6, {14: {2: square(10)}})
+    carried = shot.carrier().fetch(1, (1, 2), shot.like())
+    assert torch.equal(carried.masks[0, 1, 1].round(), square(4))
+    assert carried.trust[0, 1, 1, 6, 6] == pytest.approx(0.125, abs=0.01)
+    assert not carried.trust[0, 1, 0].any()
+
+
+def test_when_a_propagation_starts_in_the_middle_then_it_gets_the_same_from_the_next_key():
+    whole, rest = Shot(6, {15: {1: square(10)}}), Shot(6, {15: {1: square(10)}})
+    carrier = whole.carrier()
+    from_start = [carrier.fetch(position, (1,), whole.like()) for position in range(5)]
+    late = rest.carrier().fetch(3, (1,), rest.like())
+    assert torch.equal(from_start[3].masks, late.masks)
+    assert torch.equal(from_start[3].trust, late.trust)
+    assert len(whole.asked) == 5  # each pair once, though the frames asked one by one
+
+
+def test_when_the_next_key_is_far_or_cut_off_by_an_unreadable_frame_then_nothing_comes_from_it():
+    far = Shot(CARRIED_FRAMES + 3, {10 + CARRIED_FRAMES + 1: {1: square(4)}})
+    assert not far.carrier().fetch(0, (1,), far.like()).trust.any()
+    cut = Shot(5, {14: {1: square(4)}}, unknown=((12, 13),))
+    carrier = cut.carrier()
+    assert not carrier.fetch(2, (1,), cut.like()).trust.any()
+    assert carrier.fetch(3, (1,), cut.like()).trust.any()

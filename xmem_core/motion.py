@@ -1,0 +1,57 @@
+"""Masks carried from one frame to its neighbour along optical flow that somebody else measured.
+
+A direction of motion is (3, h, w) float32 at any resolution: for each position of the frame carried *to*, where its content is in the
+frame carried *from* (dx, dy, in pixels of the working size), and how far that is to be believed (0..1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CARRIED_FRAMES = 32  # from a key backwards, at most: the flow's errors add up, and memory stays bounded
+
+
+@dataclass(frozen=True)
+class PairMotion:
+    """Motion between two frames that follow each other: ``to_later`` and ``to_earlier`` carry masks that way, (3, h, w) each."""
+
+    to_later: Tensor
+    to_earlier: Tensor
+
+
+@dataclass(frozen=True)
+class CarriedMasks:
+    """What flow brings to a frame: from the frame before it, and from the next key.
+
+    masks (B, 2, N, H, W) 0..1 and trust (B, 2, N, H, W) 0..1, both all 0 where a source has nothing to say of an object.
+    """
+
+    masks: Tensor
+    trust: Tensor
+
+
+MotionSource = Callable[[int, int], "PairMotion | None"]  # of an earlier and a later frame number; None when not known
+
+
+def no_motion(_earlier: int, _later: int) -> None:
+    """Give what is known of motion where nobody measured it: nothing."""
+    return
+
+
+def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Give masks (B, N, H, W) and their trust (B, N, H, W) at the neighbouring frame; motion (B, 3, h, w).
+
+    What comes from outside the picture is 0, its trust too. Trust is multiplied by the motion's own.
+    """
+    height, width = masks.shape[-2:]
+    full = F.interpolate(motion.float(), size=(height, width), mode="bilinear", align_corners=False)
+    rows = torch.arange(height, dtype=torch.float32, device=masks.device)[:, None] + full[:, 1]  # (B, H, W)
+    columns = torch.arange(width, dtype=torch.float32, device=masks.device) + full[:, 0]
+    grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 3)  # (B, H, W, 2)
+    moved = F.grid_sample(torch.cat([masks, trust], 1).float(), grid, mode="bilinear", align_corners=False)
+    return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
