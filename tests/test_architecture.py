@@ -21,7 +21,18 @@ ALLOWED = {
     "xmem_core.weights": {"torch", "safetensors", "xmem_core"},
 }
 # inside the core: a module may import those that come before it, and its equals never
-CORE_ORDER = ["errors", "motion", "features", "blocks", "affinity", "images", "mattes", "keyframes", "bank"]
+CORE_ORDER = [
+    "errors",
+    "motion",
+    "features",
+    "blocks",
+    "affinity",
+    "images",
+    "mattes",
+    "confidence",
+    "keyframes",
+    "bank",
+]
 CORE_ORDER += ["compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]
 

@@ -98,11 +98,30 @@ def random_scene(rng: np.random.Generator, bank: ImageBank, settings: ShotSettin
         walker = an_object(rng, bank, scenery, size, speed)
         actors.append(passer_by(rng, walker, actors[int(rng.integers(len(actors)))], size))
     camera = random_path(rng, float(rng.choice((0, 0, 0.1, 0.2, 0.4))))
-    times = np.linspace(0, 1, settings.frames)
-    if rng.random() < 0.4:  # frames with gaps of different lengths, as between keys and memory frames
-        times = np.sort(rng.random(settings.frames))
+    times = shot_times(rng, settings.frames)
     shutter = rng.uniform(0.1, 0.6) / max(1, settings.frames - 1) if rng.random() < 0.5 else 0.0
     return Scene((background(rng, scenery, size), *actors), camera, times, shutter)
+
+
+def shot_times(rng: np.random.Generator, frames: int) -> Array:
+    """When the frames of a shot were taken, (T,) ascending in 0..1.
+
+    A third are neighbours, as in film; a third have a neighbourhood far from the first frame, and half of those far from the last
+    one too, as the middle of a shot is from its keys; the others are spread evenly or by chance over the whole time.
+    """
+    kind = rng.random()
+    if kind < 0.35:
+        span = rng.uniform(0.08, 0.6)
+        return np.asarray(rng.uniform(0, 1 - span) + np.linspace(0, span, frames))
+    if kind < 0.75:
+        last = [1.0] if rng.random() < 0.5 else []
+        near = frames - 1 - len(last)
+        span = rng.uniform(0.05, 0.4)
+        start = rng.uniform(0.1, 0.95 - span)
+        return np.array([0.0, *(start + np.linspace(0, span, near)), *last])
+    if kind < 0.9:
+        return np.linspace(0, 1, frames)
+    return np.sort(rng.random(frames))
 
 
 def render_scene(scene: Scene, size: int) -> list[list[Rendered]]:

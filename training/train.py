@@ -51,8 +51,8 @@ BOOTSTRAP_START, BOOTSTRAP_END, HARDEST = 100, 600, 0.2  # cross-entropy narrows
 class TrainSettings:
     """Everything that decides a run. ``minutes`` 0 means no limit by the clock.
 
-    ``encoder_share`` and ``added_share`` are factors of the learning rate: of the pretrained backbone, and of parts that earlier
-    models did not have (``growing.ADDED``).
+    ``encoder_share`` and ``added_share`` are factors of the learning rate: of the pretrained backbone (0 leaves it as it is), and
+    of parts that earlier models did not have (``growing.ADDED``).
     """
 
     out: Path
@@ -109,6 +109,8 @@ def start_state(settings: TrainSettings) -> TrainState:
     for part in (encoder.stem, *list(encoder.blocks)[:FROZEN_BLOCKS]):  # type: ignore[arg-type]
         part.requires_grad_(requires_grad=False)
     fix_depthwise(network)
+    if settings.encoder_share == 0:
+        network.key_encoder.requires_grad_(requires_grad=False)
     pretrained = [value for value in network.key_encoder.parameters() if value.requires_grad]
     known = {id(value) for value in pretrained}
     added = [value for name, value in network.named_parameters() if name.startswith(ADDED)]

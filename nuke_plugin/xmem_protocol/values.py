@@ -83,18 +83,24 @@ class SuggestionSettings:
     """Which frames to look at for the next key.
 
     ``alpha`` is the paper's: 0 looks at the whole picture, 1 at the object alone. ``min_area`` is a share of the picture (0.0025 is 0.25 %):
-    frames whose mask is smaller cannot be picked by the paper's rule. ``object_id`` 0 means over all objects.
+    frames whose mask is smaller cannot be picked by the paper's rule. ``object_id`` 0 means over all objects. ``unsure`` is how many
+    frames to name beside, by a second criterion: where the mattes themselves are the least certain.
     """
 
     count: int
     alpha: float = 0.5
     min_area: float = 0.0025
     object_id: int = 0
+    unsure: int = 0
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A frame to annotate next. ``kind`` is ``different`` (the paper's rule) or ``lost`` (the object vanishes or its area jumps)."""
+    """A frame to annotate next.
+
+    ``kind`` is ``different`` (the paper's rule), ``lost`` (the object vanishes or its area jumps) or ``unsure`` (the matte is
+    the least certain there).
+    """
 
     frame: int
     kind: str

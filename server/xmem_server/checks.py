@@ -173,6 +173,8 @@ def check_suggestion(settings: SuggestionSettings, objects: frozenset[int]) -> N
     """Refuse settings that no suggestion can have; ``objects`` are those that the session's keys name."""
     if not 1 <= settings.count <= MAX_FRAMES:
         raise InputError(f"{settings.count} suggestions were asked; ask for 1 or more.")
+    if not 0 <= settings.unsure <= MAX_FRAMES:
+        raise InputError(f"{settings.unsure} unsure frames were asked; ask for 0 or more.")
     if not 0 <= settings.alpha <= 1:
         raise InputError(f"alpha is {settings.alpha:g}; it must be 0 (the whole picture) to 1 (the object alone).")
     if not 0 <= settings.min_area < 1:

@@ -225,6 +225,15 @@ def test_when_suggestions_are_asked_then_new_frames_come_with_reasons(engine, sc
     assert all("key" in one.reason and one.score > 0 for one in different)
 
 
+def test_when_unsure_frames_are_asked_too_then_the_rules_frames_stay_first_and_no_key_is_named(engine, scene, tmp_path):
+    (plain,) = of_kind(suggest(engine, scene, tmp_path / "plain"), EngineSuggestions)
+    (both,) = of_kind(suggest(engine, scene, tmp_path / "both", unsure=2), EngineSuggestions)
+    by_rule = [one.frame for one in plain.suggestions]
+    assert [one.frame for one in both.suggestions][: len(by_rule)] == by_rule
+    assert sum("least certain" in one.reason for one in both.suggestions) == 2
+    assert FIRST not in {one.frame for one in both.suggestions}
+
+
 def test_when_mattes_are_layered_then_suggestions_are_the_same(engine, scene, tmp_path):
     (single,) = of_kind(suggest(engine, scene, tmp_path / "single"), EngineSuggestions)
     (layered,) = of_kind(suggest(engine, scene, tmp_path / "layered", layout="layered"), EngineSuggestions)

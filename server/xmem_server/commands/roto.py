@@ -178,6 +178,13 @@ def add_suggestion_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="suggest for this object; 0 is for all of them",
     )
+    parser.add_argument(
+        "--unsure",
+        type=int,
+        default=usual.unsure,
+        metavar="N",
+        help="name N frames more: those whose mattes are the least certain",
+    )
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +267,7 @@ def fetch_source_settings(options: argparse.Namespace) -> SourceSettings:
 
 def fetch_suggestion_settings(options: argparse.Namespace, count: int) -> SuggestionSettings:
     """Give how to suggest, from the command line."""
-    return SuggestionSettings(count, options.alpha, options.min_area, options.object)
+    return SuggestionSettings(count, options.alpha, options.min_area, options.object, options.unsure)
 
 
 def fetch_server_choice(options: argparse.Namespace, folder: Path, kept: SessionFile) -> ServerChoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from xmem_core.confidence import expected_overlap, find_unsure
 from xmem_core.engine import Engine
 from xmem_core.keyframes import (
     Candidate,
@@ -33,6 +35,7 @@ from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_prec
 
 DIFFERENT = "different"
 LOST = "lost"
+UNSURE = "unsure"
 STRIDE = 16  # pixels of the working size to one key position
 
 
@@ -71,7 +74,12 @@ def run_suggestion(plan: SuggestionPlan, model: LoadedModel, decoder: Decoder, c
     with torch.inference_mode():
         different = suggest_keyframes(keys, survey.masks, annotated, rule)
     lost = find_lost_objects(survey.areas, _explained(plan), rule.min_area)[: rule.count]
-    suggestions = merge_by_frame([_say_lost(one) for one in lost], [_say_different(one, plan) for one in different])
+    unsure = find_unsure(survey.least_certain(), frozenset(said), plan.settings.unsure)
+    suggestions = merge_by_frame(
+        [_say_lost(one) for one in lost],
+        [_say_different(one, plan) for one in different],
+        [_say_unsure(frame, overlap, plan) for frame, overlap in unsure],
+    )
     channel.send(EngineSuggestions(plan.job, suggestions, _note(len(different), rule.count)))
     channel.send(EngineDone(plan.job, f"compared {len(survey.masks)} frames with {len(annotated)} annotated ones"))
 
@@ -101,6 +109,7 @@ class MatteSurvey:
             )
         self.masks: dict[int, FrameMask] = {}
         self.areas: dict[int, dict[int, float]] = {}  # object id -> frame number -> share of the picture
+        self._certainty: dict[int, list[float]] = {}  # frame number -> expected overlap of each object's matte
 
     def run(self) -> None:
         """Fill ``masks`` and ``areas``. Raises JobCancelledError between frames."""
@@ -110,6 +119,11 @@ class MatteSurvey:
             self.masks[frame] = summarise_mask(mattes, self._key_size)
             for source, matte in zip(sources, mattes, strict=True):
                 self.areas.setdefault(source.object_id, {})[frame] = measure_area(matte[None])
+                self._certainty.setdefault(frame, []).append(expected_overlap(matte))
+
+    def least_certain(self) -> dict[int, float]:
+        """Give for each frame the expected overlap (0..1) of its least certain matte."""
+        return {frame: min(overlaps) for frame, overlaps in self._certainty.items()}
 
     def _fetch(self, source: MatteSource) -> Tensor:
         selector = f"channel:object_{source.object_id}.A" if self._layered else "channel:auto"
@@ -124,10 +138,15 @@ def _say_different(candidate: Candidate, plan: SuggestionPlan) -> Suggestion:
     return Suggestion(candidate.frame, DIFFERENT, plan.settings.object_id, candidate.score, reason)
 
 
-def merge_by_frame(lost: list[Suggestion], different: list[Suggestion]) -> tuple[Suggestion, ...]:
-    """Give alarms, then the rule's frames in its order, no frame twice: its reasons are joined where it is named first."""
+def _say_unsure(frame: int, overlap: float, plan: SuggestionPlan) -> Suggestion:
+    reason = f"its matte is the least certain: {100 * overlap:.0f} % overlap expected, by the matte's own probabilities"
+    return Suggestion(frame, UNSURE, plan.settings.object_id, 1 - overlap, reason)
+
+
+def merge_by_frame(*lists: list[Suggestion]) -> tuple[Suggestion, ...]:
+    """Give every list in its order, no frame twice: its reasons are joined where it is named first."""
     merged: dict[int, Suggestion] = {}
-    for one in [*lost, *different]:
+    for one in itertools.chain(*lists):
         known = merged.get(one.frame)
         merged[one.frame] = one if known is None else replace(known, reason=f"{known.reason}; {one.reason}")
     return tuple(merged.values())

@@ -1,0 +1,34 @@
+"""What a matte's own probabilities say of it."""
+
+import pytest
+import torch
+
+from xmem_core.confidence import expected_overlap, find_unsure
+
+
+def test_when_a_matte_is_hard_then_it_is_believed_wholly():
+    matte = torch.zeros(4, 4)
+    matte[1:3] = 1
+    assert expected_overlap(matte) == 1
+    assert expected_overlap(torch.zeros(4, 4)) == 1
+
+
+def test_when_probabilities_are_given_then_the_overlap_is_the_ratio_of_expected_areas():
+    matte = torch.tensor([[0.8, 0.6], [0.4, 0.0]])
+    assert expected_overlap(matte) == pytest.approx((0.8 + 0.6) / (2 + 0.4))
+
+
+def test_when_probabilities_are_right_then_the_overlap_is_near_the_true_one():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        matte = torch.rand(200, 200, generator=generator) ** 2
+        truth = torch.rand(200, 200, generator=generator) < matte
+        found = matte > 0.5
+        overlap = float((found & truth).sum()) / float((found | truth).sum())
+        assert expected_overlap(matte) == pytest.approx(overlap, abs=0.02)
+
+
+def test_when_unsure_frames_are_found_then_they_are_apart_and_no_keys():
+    confidence = dict.fromkeys(range(1001, 1101), 0.9) | {1050: 0.2, 1052: 0.3, 1001: 0.1, 1080: 0.5}
+    assert find_unsure(confidence, frozenset({1001}), 3) == [(1050, 0.2), (1080, 0.5), (1002, 0.9)]
+    assert find_unsure({}, frozenset(), 3) == []
