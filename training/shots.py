@@ -20,19 +20,24 @@ from training.motion import Path, inverse_matrix, random_path
 
 Array = np.ndarray[Any, Any]
 WHOLE, REGION, REST = "whole", "region", "rest"
+MIXED, EVEN = "mixed", "even"
 LONGEST_STREAK = 0.16  # motion blur, in frame sizes
 TRIES = 12  # scenes tried for one seed before the next seed is taken
 
 
 @dataclass(frozen=True)
 class ShotSettings:
-    """Size in pixels (a multiple of 16), frames, objects; a target covers ``smallest`` to ``largest`` of a key frame."""
+    """Size in pixels (a multiple of 16), frames, objects; a target covers ``smallest`` to ``largest`` of a key frame.
+
+    ``spacing`` is MIXED, as `shot_times` draws, or EVEN over the whole shot.
+    """
 
     size: int = 256
     frames: int = 5
     objects: int = 2
     smallest: float = 0.003
     largest: float = 0.6
+    spacing: str = MIXED
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def random_scene(rng: np.random.Generator, bank: ImageBank, settings: ShotSettin
         walker = an_object(rng, bank, scenery, size, speed)
         actors.append(passer_by(rng, walker, actors[int(rng.integers(len(actors)))], size))
     camera = random_path(rng, float(rng.choice((0, 0, 0.1, 0.2, 0.4))))
-    times = shot_times(rng, settings.frames)
+    times = np.linspace(0, 1, settings.frames) if settings.spacing == EVEN else shot_times(rng, settings.frames)
     shutter = rng.uniform(0.1, 0.6) / max(1, settings.frames - 1) if rng.random() < 0.5 else 0.0
     return Scene((background(rng, scenery, size), *actors), camera, times, shutter)
 

@@ -24,6 +24,7 @@ from xmem_core.network import XMem
 from xmem_core.weights import load_model
 
 FIRST_SEED = 9_000_000_000_000  # far above every training seed
+CALIBRATION_SEED = 9_500_000_000_000  # clips by which nothing is chosen
 FRAMES = 12
 KEYS = ((0,), (0,), (0, 11), (0, 5, 11), (3,), (0, 7))  # taken in turn
 
@@ -48,14 +49,16 @@ class ValidationClip:
     plan: ClipPlan
 
 
-def validation_clips(packed: Path | None, left_out: tuple[str, ...], size: int, count: int) -> list[ValidationClip]:
-    """The validation set; the same for the same arguments."""
+def validation_clips(
+    packed: Path | None, left_out: tuple[str, ...], size: int, count: int, first_seed: int = FIRST_SEED
+) -> list[ValidationClip]:
+    """The validation set, or one of other seeds; the same for the same arguments."""
     bank = fetch_bank(packed, VALIDATION, left_out)
     settings = ShotSettings(size, FRAMES)
     clips = []
     for number in range(count):
         keys = KEYS[number % len(KEYS)]
-        shot = make_shot(FIRST_SEED + number, bank, settings, keys)
+        shot = make_shot(first_seed + number, bank, settings, keys)
         written = frozenset(frame for frame in range(1, FRAMES, 3) if frame not in keys)
         plan = ClipPlan(FRAMES, keys, written)
         clips.append(
