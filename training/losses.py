@@ -41,21 +41,24 @@ def bootstrapped_cross_entropy(logits: Tensor, alpha: Tensor, share: float) -> T
     return excess.mean()
 
 
-def dice_loss(logits: Tensor, alpha: Tensor) -> Tensor:
-    """Give the mean over clips and objects of 1 - (2 <p, a> + 1) / (<p, p> + <a, a> + 1); 0 where p equals alpha.
+def dice_loss(logits: Tensor, alpha: Tensor, exists: Tensor) -> Tensor:
+    """Give the mean over the objects that exist of 1 - (2 <p, a> + 1) / (<p, p> + <a, a> + 1); 0 where p equals alpha.
 
-    logits (B, N + 1, H, W), alpha (B, N, H, W). Squares in the denominator: with plain sums, soft pixels would be pushed
-    to 0 or 1.
+    logits (B, N + 1, H, W), alpha (B, N, H, W), exists (B, N) truth values: a place that no object of the clip takes has no
+    overlap to speak of, and would only teach to say nothing. Squares in the denominator: with plain sums, soft pixels would be
+    pushed to 0 or 1.
     """
     p = torch.softmax(logits, 1)[:, 1:].flatten(2)
     a = alpha.flatten(2)
-    return (1 - (2 * (p * a).sum(2) + 1) / (p.square().sum(2) + a.square().sum(2) + 1)).mean()
+    each = 1 - (2 * (p * a).sum(2) + 1) / (p.square().sum(2) + a.square().sum(2) + 1)  # (B, N)
+    return (each * exists).sum() / exists.sum().clamp(min=1)
 
 
 def clip_loss(predicted: dict[int, Tensor], alpha: Tensor, share: float) -> Tensor:
     """Give the mean loss over predicted frames: frame -> aggregate logits (B, N + 1, H, W), alpha (B, N, T, H, W)."""
+    exists = (alpha > 0).flatten(2).any(2)
     terms = [
-        bootstrapped_cross_entropy(logits, alpha[:, :, frame], share) + dice_loss(logits, alpha[:, :, frame])
+        bootstrapped_cross_entropy(logits, alpha[:, :, frame], share) + dice_loss(logits, alpha[:, :, frame], exists)
         for frame, logits in predicted.items()
     ]
     return torch.stack(terms).mean()

@@ -13,6 +13,8 @@ from training.losses import (
 )
 from xmem_core.network import aggregate
 
+ALL = torch.ones(1, 1)
+
 
 def as_logits(probabilities):
     """Logits (1, N + 1, H, W) whose softmax is the given rows of pixels, one row an object, background added."""
@@ -44,7 +46,7 @@ def test_when_alphas_get_a_background_then_each_pixel_sums_to_one():
 def test_when_prediction_equals_soft_alpha_then_both_losses_are_zero():
     alpha = [[0.3, 0.9, 0.5, 0.1]]
     assert float(bootstrapped_cross_entropy(as_logits(alpha), pixels(alpha), 1.0)) == pytest.approx(0, abs=1e-6)
-    assert float(dice_loss(as_logits(alpha), pixels(alpha))) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(as_logits(alpha), pixels(alpha), ALL)) == pytest.approx(0, abs=1e-6)
 
 
 def test_when_a_pixel_is_wrong_then_cross_entropy_is_minus_log_of_what_it_got():
@@ -60,7 +62,14 @@ def test_when_only_the_worst_half_counts_then_easy_pixels_do_not():
 def test_when_half_of_an_object_is_missed_then_dice_is_its_hand_number():
     # <p, a> = 2, <p, p> = 2, <a, a> = 4 (background logits of the missed pixels are as good as certain)
     p, a = [[1 - 1e-6, 1 - 1e-6, 1e-6, 1e-6]], [[1.0, 1.0, 1.0, 1.0]]
-    assert float(dice_loss(as_logits(p), pixels(a))) == pytest.approx(1 - (2 * 2 + 1) / (2 + 4 + 1), abs=1e-4)
+    assert float(dice_loss(as_logits(p), pixels(a), ALL)) == pytest.approx(1 - (2 * 2 + 1) / (2 + 4 + 1), abs=1e-4)
+
+
+def test_when_no_object_takes_a_place_then_its_leaks_are_no_dice_loss():
+    p, a = [[0.9, 0.1], [0.05, 0.05]], [[1.0, 0.0], [0.0, 0.0]]
+    alone = dice_loss(as_logits(p)[:, :2], pixels(a)[:, :1], ALL)
+    both = dice_loss(as_logits(p), pixels(a), torch.tensor([[True, False]]))
+    assert float(both) == pytest.approx(float(alone), abs=0.02)
 
 
 def test_when_a_clip_has_two_predicted_frames_then_its_loss_is_their_mean():

@@ -150,12 +150,16 @@ def test_when_plans_are_drawn_then_each_has_keys_and_something_to_predict():
         assert plan == plan_clip((1, step), 5)
 
 
-def test_when_a_mask_is_spoiled_then_it_grows_shrinks_or_loses_half():
+def test_when_a_mask_is_spoiled_then_it_grows_shrinks_loses_half_strays_or_leaks():
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 10:22, 10:22] = 1
     assert float(spoil(mask, "grown").sum()) == 20 * 20
     assert float(spoil(mask, "shrunk").sum()) == 4 * 4
     assert float(spoil(mask, "lost").sum()) == pytest.approx(12 * 6 * 1.1)
+    assert float(spoil(mask, "strayed").sum()) == 12 * 12
+    leaked = spoil(mask, "leaked")
+    assert float(leaked.sum()) > 12 * 12
+    assert float(leaked.max()) == 1
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
