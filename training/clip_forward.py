@@ -18,6 +18,7 @@ from torch import Tensor
 from training.losses import aggregate_logits
 from xmem_core.affinity import full_affinity, memory_features, query_features, read, top_k_affinity
 from xmem_core.features import FrameContext, KeyFeatures
+from xmem_core.images import FineCanvas, padding_for, resize_area
 from xmem_core.motion import CarriedMasks, carry
 from xmem_core.network import XMem
 
@@ -127,11 +128,20 @@ class ClipInput:
     """B clips of T frames: images (B, T, 3, H, W) normalised, masks (B, N, T, H, W) 0..1, motion (B, T - 1, 2, 3, H/4, W/4).
 
     Of the masks only the key frames are looked at. Motion is between neighbours: carrying to the later, to the earlier one.
+    ``working`` is the size in pixels that the network sees, a multiple of 16; 0 is the images' own.
     """
 
     images: Tensor
     masks: Tensor
     motion: Tensor
+    working: int = 0
+
+
+def canvas_of(images: Tensor, working: int) -> FineCanvas:
+    """How the masks of square images (..., S, S) lie, of which the network sees ``working`` pixels, 0 for all."""
+    shape = (images.shape[-2], images.shape[-1])
+    seen = (working, working) if working else shape
+    return FineCanvas(shape, seen, padding_for(*seen))
 
 
 def carry_keys(clip: ClipInput, keys: tuple[int, ...]) -> dict[int, tuple[Tensor, Tensor]]:
@@ -151,14 +161,18 @@ def carry_keys(clip: ClipInput, keys: tuple[int, ...]) -> dict[int, tuple[Tensor
 def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Tensor]:
     """Give the aggregate logits (B, N + 1, H, W), background first, of each frame that is not given, in order."""
     images, masks = clip.images, clip.masks
-    clips, objects, height, width = images.shape[0], masks.shape[1], *images.shape[-2:]
-    flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    clips, objects = masks.shape[:2]
+    canvas = canvas_of(images, clip.working)
+    height, width = canvas.working
+    flat = resize_area(images.flatten(0, 1), canvas.working).contiguous(memory_format=torch.channels_last)
     encoded = network.encode_key(flat)
     features = [frame_of(encoded, clips, frame) for frame in range(plan.frames)]
     memory = ClipMemory(plan.top_k)
     given: dict[int, Tensor] = {}
     for frame in plan.keys:
-        given[frame] = network.encode_value(images[:, frame], features[frame], masks[:, :, frame])
+        given[frame] = network.encode_value(
+            images[:, frame], features[frame], resize_area(masks[:, :, frame], canvas.working)
+        )
         memory.write(features[frame], given[frame])
     from_keys = carry_keys(clip, plan.keys)
     hidden = images.new_zeros(clips, objects, network.config.hidden_dim, height // 16, width // 16)
@@ -170,7 +184,7 @@ def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Te
             hidden = network.reinforce_hidden(given[frame], hidden)
             before = spoil(masks[:, :, frame], misled[frame]) if frame in misled else masks[:, :, frame]
             continue
-        context = FrameContext(images[:, frame], gather_carried(clip, frame, before, from_keys))
+        context = FrameContext(images[:, frame], gather_carried(clip, frame, before, from_keys), canvas)
         decoded = network.decode(features[frame], memory.read(features[frame], objects), hidden, context)
         predicted[frame] = aggregate_logits(decoded.logits)
         soft = torch.softmax(predicted[frame], 1)[:, 1:]
@@ -178,7 +192,7 @@ def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Te
         before = soft.detach()
         before = spoil(before, misled[frame]) if frame in misled else before
         if frame in plan.written:
-            value = network.encode_value(images[:, frame], features[frame], soft)
+            value = network.encode_value(images[:, frame], features[frame], resize_area(soft, canvas.working))
             memory.write(features[frame], value)
             hidden = network.reinforce_hidden(value, hidden)
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 from xmem_core.network import COMPACT, XMem, build_network
 
 # Parts that earlier models did not have; they begin as a new network's do.
-ADDED = ("decoder.skip8_carried.", "decoder.skip4_carried.", "decoder.gate.", "decoder.refine.")
+ADDED = ("decoder.skip8_carried.", "decoder.skip4_carried.", "decoder.refine.")
 
 
 def load_start(path: Path) -> XMem:

@@ -51,6 +51,8 @@ BOOTSTRAP_START, BOOTSTRAP_END, HARDEST = 100, 600, 0.2  # cross-entropy narrows
 class TrainSettings:
     """Everything that decides a run. ``minutes`` 0 means no limit by the clock.
 
+    Shots are ``size`` pixels to a side; the network sees ``working`` of them (0: all), and gives mattes at ``size``.
+
     ``encoder_share`` and ``added_share`` are factors of the learning rate: of the pretrained backbone (0 leaves it as it is), and
     of parts that earlier models did not have (``growing.ADDED``).
     """
@@ -60,6 +62,7 @@ class TrainSettings:
     packed: Path | None = None
     left_out: tuple[str, ...] = ()
     size: int = 256
+    working: int = 0
     frames: int = 5
     objects: int = 2
     batch: int = 4
@@ -152,7 +155,7 @@ def train_step(settings: TrainSettings, state: TrainState, batch: tuple[Tensor, 
     target = alpha.to(settings.device).float() / 255
     plan = plan_clip((settings.seed, state.step), settings.frames)
     with precision_context(settings.precision, settings.device):
-        inputs = ClipInput(images, (target > 0.5).float(), motion.to(settings.device))
+        inputs = ClipInput(images, (target > 0.5).float(), motion.to(settings.device), settings.working)
         predicted = forward_clip(state.network, inputs, plan)
     span = (state.step - BOOTSTRAP_START) / (BOOTSTRAP_END - BOOTSTRAP_START)
     share = 1 - (1 - HARDEST) * min(1.0, max(0.0, span))
@@ -230,7 +233,7 @@ def record(settings: TrainSettings, state: TrainState, clips: list[Any]) -> None
     exported = export_ema(settings, state)
     if clips:
         averaged = load_model(str(exported)).network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scores = validate(averaged, clips)
+        scores = validate(averaged, clips, settings.working)
         append_row(
             settings.out / "validation.csv", {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}
         )
@@ -284,7 +287,18 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainSettings, bool]:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     for name in ("minutes", "rate", "encoder_share", "added_share", "ema", "checkpoint_minutes"):
         parser.add_argument("--" + name.replace("_", "-"), type=float, default=getattr(defaults, name))
-    for name in ("size", "frames", "batch", "steps", "seed", "log_every", "validation_clips", "workers", "threads"):
+    for name in (
+        "size",
+        "working",
+        "frames",
+        "batch",
+        "steps",
+        "seed",
+        "log_every",
+        "validation_clips",
+        "workers",
+        "threads",
+    ):
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(defaults, name))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=(FLOAT32, BFLOAT16), default=FLOAT32)

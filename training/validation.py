@@ -73,14 +73,14 @@ def validation_clips(
 
 
 @torch.no_grad()
-def validate(network: XMem, clips: list[ValidationClip]) -> ValidationScores:
-    """Scores of a network on its own device, J over the frames that are not given."""
+def validate(network: XMem, clips: list[ValidationClip], working: int = 0) -> ValidationScores:
+    """Scores of a network on its own device that sees ``working`` pixels (0: all), J over the frames that are not given."""
     device = next(network.parameters()).device
     scores, few, small = [], [], []
     for clip in clips:
         images = normalise(clip.frames.to(device).float() / 255, network.config.mean, network.config.std)
         alpha = clip.alpha[None].to(device)
-        inputs = ClipInput(images[None], (alpha > 0.5).float(), clip.motion[None].to(device))
+        inputs = ClipInput(images[None], (alpha > 0.5).float(), clip.motion[None].to(device), working)
         predicted = forward_clip(network, inputs, clip.plan)
         found = region_scores(predicted, alpha)[0].cpu()
         seen = ~found.isnan()
@@ -99,13 +99,14 @@ def main() -> int:
     parser.add_argument("--packed", type=Path)
     parser.add_argument("--without", nargs="*", default=[], choices=(COPYLEFT, SHARE_ALIKE), help="terms to leave out")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--working", type=int, default=0, help="pixels that the network sees of --size; 0: all")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clips = validation_clips(options.packed, packages_with(tuple(options.without)), options.size, options.clips)
     for path in options.weights:
-        scores = validate(load_model(str(path)).network, clips)
+        scores = validate(load_model(str(path)).network, clips, options.working)
         print(
             f"{path.name}: J {scores.overall:.4f}, one key {scores.one_key:.4f}, more keys {scores.more_keys:.4f}, "
             f"small objects {scores.small:.4f}"

@@ -42,6 +42,9 @@ DEEP_GAIN = 0.7  # balances the dilated stage against the one before
 CELL = 4  # pixels to a side of one raw mask cell
 PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 position
 CARRIED_CHANNELS = 2 * 3  # own mask, others, trust: from the frame before, and from the next key
+# How much of each carried mask the logits take, where the flow is believed. Not taught: as a convolution or a scale that was
+# trained it fell, because short training clips have worse motion than film, and validation got worse (docs/model-card.md).
+CARRIED_GAIN = 0.6
 PRIOR_RANGE = (0.02, 0.98)  # a prior's log-odds stay within about 3.9
 
 
@@ -222,7 +225,7 @@ class CompactDecoder(nn.Module):
     """Readout, sensory memory and carried masks to logits; the last step looks at the picture itself, at half its size.
 
     The readout brings a mask prior of 4-pixel cells. Masks carried along the optical flow bring whole pixels: they are
-    added to the logits at full resolution, by a gain the network gives at each position and by how far the flow is believed.
+    added to the logits at full resolution, by how far the flow is believed.
     """
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
@@ -244,19 +247,18 @@ class CompactDecoder(nn.Module):
         self.up4 = nn.Conv2d(96, 64, 1)
         self.block4 = LightResidualBlock(64, 64)
         self.pred = nn.Conv2d(64, 1, 3, padding=1)
-        self.gate = nn.Conv2d(64 + CARRIED_CHANNELS, 2, 3, padding=1)  # how much of each carried mask the logits take
         self.refine = EdgeRefiner()
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
         with torch.no_grad():  # what the pilot's weights do not know starts small
-            for layer in (self.skip8_carried, self.skip4_carried, self.gate):
+            for layer in (self.skip8_carried, self.skip4_carried):
                 layer.weight.mul_(0.2)
 
     def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
-        """Give the decoded logits for readout (B, N, CV, h, w), hidden (B, N, CH, h, w) and the frame's context."""
+        """Give the decoded logits on the context's canvas, for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
         folded = fold_objects(readout)
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
-        carried = _carried_cells(context.carried)  # (B*N, 6, H/4, W/4)
+        carried = _carried_cells(context)  # (B*N, 6, H/4, W/4)
         joined = torch.cat([repeat_per_object(features.f16, objects), folded, fold_objects(hidden)], 1)
         g16 = self.fuse1(joined)
         g16 = self.fuse2(g16 + self.attention(g16))
@@ -266,17 +268,17 @@ class CompactDecoder(nn.Module):
         skip4 = repeat_per_object(self.skip4_image(features.f4), objects) + self.skip4_prior(prior)
         g4 = self.block4(skip4 + self.skip4_carried(carried) + double_size(self.up4(g8)))
         low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
-        gains = torch.sigmoid(self.gate(torch.cat([F.relu(g4), carried], 1)))
-        logits = _enlarge(low) + self._carried_logits(gains, context.carried)
+        logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas
+        logits = logits + CARRIED_GAIN * _carried_logits(context.carried)
         logits = logits + self.refine(logits, g4, context)
         return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
 
-    def _carried_logits(self, gains: Tensor, carried: CarriedMasks) -> Tensor:
-        """Give what the carried masks add to the logits, (B*N, 1, H, W), for gains (B*N, 2, H/4, W/4)."""
-        own = carried.masks.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
-        trust = carried.trust.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
-        weighed = _enlarge(gains) * trust * torch.logit(own.clamp(*PRIOR_RANGE))
-        return weighed.sum(1, keepdim=True)
+
+def _carried_logits(carried: CarriedMasks) -> Tensor:
+    """Give what the carried masks say in logits, (B*N, 1, H, W) on the canvas; nothing where the flow is not believed."""
+    own = carried.masks.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
+    trust = carried.trust.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
+    return (trust * torch.logit(own.clamp(*PRIOR_RANGE))).sum(1, keepdim=True)
 
 
 class EdgeRefiner(nn.Module):
@@ -303,7 +305,9 @@ class EdgeRefiner(nn.Module):
         believed = context.carried.masks * context.carried.trust  # (B, 2, N, H, W)
         carried = F.pixel_unshuffle(believed.transpose(1, 2).flatten(0, 1), 2)  # (B*N, 8, H/2, W/2)
         own = F.pixel_unshuffle(torch.sigmoid(logits), 2)  # (B*N, 4, H/2, W/2)
-        joined = torch.cat([image, double_size(self.context(F.relu(g4))), own, carried], 1)
+        half = (context.image.shape[-2] // 2, context.image.shape[-1] // 2)
+        known = context.canvas.from_network(_enlarge(self.context(F.relu(g4))), half)  # (B*N, 16, H/2, W/2)
+        joined = torch.cat([image, known, own, carried], 1)
         x = F.relu(self.conv2(F.relu(self.conv1(joined))))
         return F.pixel_shuffle(self.correct(x), 2)
 
@@ -313,13 +317,16 @@ def _enlarge(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=float(CELL), mode="bilinear", align_corners=False)
 
 
-def _carried_cells(carried: CarriedMasks) -> Tensor:
-    """Give own mask, others and trust of both sources as means over 4x4 pixels, (B*N, 6, H/4, W/4); no trust, no mask."""
-    clips, sources, objects, height, width = carried.masks.shape
-    masks = carried.masks * carried.trust
-    cells = F.avg_pool2d(masks.flatten(0, 1), CELL).unflatten(0, (clips, sources))  # (B, 2, N, H/4, W/4)
+def _carried_cells(context: FrameContext) -> Tensor:
+    """Give own mask, others and trust of both sources in the network's 4x4 pixel cells, (B*N, 6, H/4, W/4); no trust, no mask."""
+    carried, canvas = context.carried, context.canvas
+    clips, sources, objects = carried.masks.shape[:3]
+
+    def to_cells(maps: Tensor) -> Tensor:
+        seen = F.avg_pool2d(canvas.to_network(maps.flatten(0, 2)), CELL)
+        return seen.unflatten(0, (clips, sources, objects))  # (B, 2, N, H/4, W/4)
+
+    cells, trust = to_cells(carried.masks * carried.trust), to_cells(carried.trust)
     others = (cells.sum(2, keepdim=True) - cells).clamp(0, 1)
-    trust = F.avg_pool2d(carried.trust.flatten(0, 1), CELL).unflatten(0, (clips, sources))  # (B, 2, N, H/4, W/4)
     parts = torch.stack([cells, others, trust], 2)  # (B, 2, 3, N, H/4, W/4)
-    shape = (clips * objects, sources * 3, height // CELL, width // CELL)
-    return parts.permute(0, 3, 1, 2, 4, 5).reshape(shape)
+    return parts.permute(0, 3, 1, 2, 4, 5).reshape(clips * objects, sources * 3, *cells.shape[-2:])

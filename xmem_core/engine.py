@@ -16,7 +16,15 @@ from xmem_core.bank import Bank, Rows
 from xmem_core.carrier import Carrier
 from xmem_core.errors import CoreError
 from xmem_core.features import FrameContext, KeyFeatures
-from xmem_core.images import Padding, normalise, padding_for
+from xmem_core.images import (
+    Canvas,
+    FineCanvas,
+    PaddedCanvas,
+    normalise,
+    padding_for,
+    resize_area,
+    working_shape,
+)
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Memory, MemoryPolicy
 from xmem_core.motion import MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
@@ -24,14 +32,14 @@ from xmem_core.network import XMem, aggregate
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """One encoded frame: its features (batch of 1), the padded normalised image (1, 3, H, W), and the padding.
+    """One encoded frame: its features (batch of 1), the normalised image (1, 3, *canvas.mask_shape), and how masks lie.
 
     The image has the network's ``image_precision``.
     """
 
     features: KeyFeatures
     image: Tensor
-    padding: Padding
+    canvas: Canvas
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,17 @@ class FrameResult:
 
 
 class Engine:
-    """The state of one shot between propagations."""
+    """The state of one shot between propagations.
 
-    def __init__(self, network: XMem, policy: MemoryPolicy, precision: torch.dtype = torch.float32) -> None:
+    ``working_size`` is the shorter side that a network with finer mattes sees of its images; 0 is all of them.
+    """
+
+    def __init__(
+        self, network: XMem, policy: MemoryPolicy, precision: torch.dtype = torch.float32, working_size: int = 0
+    ) -> None:
         self.network = network
         self.policy = policy
+        self.working_size = working_size
         self.precision = precision  # of the convolutions; keys, similarities and memory stay float32
         self.permanent = Bank()
         self._annotations: dict[int, dict[int, Tensor]] = {}
@@ -81,16 +95,29 @@ class Engine:
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[FrameFeatures]:
         """Give the features of each image of (B, 3, H, W), RGB display-referred 0..1, on the network's device."""
-        padding = padding_for(*images.shape[-2:])
         config = self.network.config
-        padded = padding.pad(normalise(images, config.mean, config.std))
+        canvas = self.canvas_for(*images.shape[-2:])
+        image = normalise(images, config.mean, config.std)
+        if isinstance(canvas, PaddedCanvas):
+            image = seen = canvas.lay(image)
+        else:
+            seen = canvas.padding.pad(resize_area(image, canvas.working))
         with self.computing():
-            features = self.network.encode_key(padded)
-        kept = padded.to(self.network.image_precision)
+            features = self.network.encode_key(seen)
+        kept = image.to(self.network.image_precision)
         return [
-            FrameFeatures(_pick(features, place), kept[place : place + 1].clone(), padding)
+            FrameFeatures(_pick(features, place), kept[place : place + 1].clone(), canvas)
             for place in range(images.shape[0])
         ]
+
+    def canvas_for(self, height: int, width: int) -> Canvas:
+        """Give how the masks of images of this size lie. Raises CoreError for odd sides where the network's mattes are finer."""
+        if not self.network.follows_motion:
+            return PaddedCanvas((height, width), padding_for(height, width))
+        if height % 2 or width % 2:
+            raise CoreError(f"This network takes images of even sides; got {width}x{height}.")
+        working = working_shape(height, width, self.working_size)
+        return FineCanvas((height, width), working, padding_for(*working))
 
     @torch.inference_mode()
     def annotate(self, frame: int, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> None:
@@ -101,7 +128,7 @@ class Engine:
         """
         if not masks:
             raise CoreError(f"The annotation at frame {frame} names no object. Give at least one mask.")
-        expected = tuple(encoded.padding.crop(encoded.image).shape[-2:])
+        expected = encoded.canvas.shape
         padded = {}
         for object_id, mask in sorted(masks.items()):
             if tuple(mask.shape) != expected:
@@ -111,7 +138,7 @@ class Engine:
                 )
             if not bool(torch.isfinite(mask).all()):
                 raise CoreError(f"The mask of object {object_id} at frame {frame} has NaN or infinite pixels.")
-            padded[object_id] = encoded.padding.pad(mask.float())
+            padded[object_id] = encoded.canvas.lay(mask.float())
         self._annotations[frame] = padded
         if self.policy.permanent == PERMANENT_EVERY:
             self.permanent.put(frame, self._encode_annotation(encoded, padded))
@@ -127,8 +154,12 @@ class Engine:
         object_ids = tuple(masks)
         soft = aggregate(torch.stack([masks[object_id] for object_id in object_ids]), 0)[1:]
         with self.computing():
-            value = self.network.encode_value(encoded.image, encoded.features, soft[None])[0]
+            value = self.encode_value(encoded, soft)[0]
         return make_rows(encoded.features, value, object_ids)
+
+    def encode_value(self, encoded: FrameFeatures, masks: Tensor) -> Tensor:
+        """Give values (1, N, CV, h, w) for masks (N, *canvas.mask_shape)."""
+        return self.network.encode_value(encoded.image, encoded.features, encoded.canvas.to_network(masks)[None])
 
     def permanent_bank(self) -> Bank:
         """Give the permanent memory a propagation reads: rows of every permanent annotation, in frame order.
@@ -221,9 +252,9 @@ class Propagation:
     def _result(self, frame: int, encoded: FrameFeatures, probabilities: Mapping[int, Tensor]) -> FrameResult:
         """Give the result for every object of the shot; one that is not known yet has an empty matte."""
         object_ids = self.engine.object_ids
-        nothing = torch.zeros(encoded.image.shape[-2:], device=encoded.image.device)
+        nothing = torch.zeros(encoded.canvas.mask_shape, device=encoded.image.device)
         stacked = torch.stack([probabilities.get(object_id, nothing) for object_id in object_ids])
-        return FrameResult(frame, object_ids, encoded.padding.crop(stacked), bool(self.engine.annotation(frame)))
+        return FrameResult(frame, object_ids, encoded.canvas.crop(stacked), bool(self.engine.annotation(frame)))
 
     def _create_hidden(self, object_ids: tuple[int, ...], encoded: FrameFeatures) -> None:
         height, width = encoded.features.key.shape[-2:]
@@ -243,7 +274,7 @@ class Propagation:
         self, encoded: FrameFeatures, object_ids: tuple[int, ...], given: Mapping[int, Tensor], *, keep_hidden: bool
     ) -> Tensor:
         """Give probabilities (N, H, W), padded: the annotation where given, the network's prediction elsewhere."""
-        predicted = torch.zeros((len(object_ids), *encoded.image.shape[-2:]), device=encoded.image.device)
+        predicted = torch.zeros((len(object_ids), *encoded.canvas.mask_shape), device=encoded.image.device)
         known = tuple(object_id for object_id in object_ids if object_id in self.memory.object_ids)
         if known and not set(object_ids) <= set(given):
             prediction = self._predict(encoded, known, keep_hidden=keep_hidden)
@@ -263,9 +294,9 @@ class Propagation:
         readout = self.memory.read(features.key[0], features.selection[0], object_ids)
         hidden = self._stack_hidden(object_ids)
         context = None
-        if network.follows_motion:
+        if isinstance(encoded.canvas, FineCanvas):
             carried = self.carrier.fetch(self.position, object_ids, encoded.image)
-            context = FrameContext(encoded.image.float(), carried)
+            context = FrameContext(encoded.image.float(), carried, encoded.canvas)
         with self.engine.computing():
             decoded = network.decode(features, readout[None], hidden, context)
             if not keep_hidden:
@@ -280,7 +311,7 @@ class Propagation:
         value = self._stored_value(frame, object_ids, encoded) if permanent else None
         if value is None:
             with self.engine.computing():
-                value = network.encode_value(encoded.image, encoded.features, probabilities[None])
+                value = self.engine.encode_value(encoded, probabilities)
         if not permanent:
             self.memory.write(frame, make_rows(encoded.features, value[0], object_ids))
         self.last_memory = self.position

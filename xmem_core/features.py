@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from xmem_core.images import FineCanvas
 from xmem_core.motion import CarriedMasks
 
 
@@ -30,7 +31,7 @@ class KeyFeatures:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Logits (B, N, H, W) at image size, and the maps (B*N, C, ...) at strides 16, 8 and 4 that update the sensory memory."""
+    """Logits (B, N, H, W), and the maps (B*N, C, ...) at strides 16, 8 and 4 that update the sensory memory."""
 
     logits: Tensor
     scales: tuple[Tensor, Tensor, Tensor]
@@ -38,7 +39,11 @@ class Decoded:
 
 @dataclass(frozen=True)
 class FrameContext:
-    """What a decoder may look at beside features and memory: the normalised image (B, 3, H, W), and masks carried here by flow."""
+    """What a decoder may look at beside features and memory: the picture, and masks carried here by flow.
+
+    The normalised image (B, 3, H, W) and the masks lie as ``canvas`` says; logits are given so.
+    """
 
     image: Tensor
     carried: CarriedMasks
+    canvas: FineCanvas

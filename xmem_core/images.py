@@ -53,6 +53,81 @@ def working_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
     return max(MULTIPLE, round(height * shorter / smallest)), max(MULTIPLE, round(width * shorter / smallest))
 
 
+@dataclass(frozen=True)
+class PaddedCanvas:
+    """Masks as the network sees them: at the working size, padded. ``shape`` is (height, width) without the padding."""
+
+    shape: tuple[int, int]
+    padding: Padding
+
+    @property
+    def mask_shape(self) -> tuple[int, int]:
+        """(height, width) of the masks a propagation holds."""
+        height, width = self.shape
+        return height + self.padding.top + self.padding.bottom, width + self.padding.left + self.padding.right
+
+    def lay(self, masks: Tensor) -> Tensor:
+        """Give an artist's masks (..., *shape) as a propagation holds them."""
+        return self.padding.pad(masks)
+
+    def crop(self, masks: Tensor) -> Tensor:
+        """Give masks a propagation holds as an artist's, (..., *shape)."""
+        return self.padding.crop(masks)
+
+    def to_network(self, masks: Tensor) -> Tensor:
+        """Give masks (N, *mask_shape) as the network sees them: here they lie so already."""
+        return masks
+
+
+@dataclass(frozen=True)
+class FineCanvas:
+    """Masks finer than the network's working size: at ``shape``, while the network sees ``working``, padded.
+
+    Both are (height, width) of the whole picture. A propagation holds masks as the artist's lie.
+    """
+
+    shape: tuple[int, int]
+    working: tuple[int, int]
+    padding: Padding
+
+    @property
+    def mask_shape(self) -> tuple[int, int]:
+        """(height, width) of the masks a propagation holds."""
+        return self.shape
+
+    def lay(self, masks: Tensor) -> Tensor:
+        """Give an artist's masks (..., *shape) as a propagation holds them: as they are."""
+        return masks
+
+    def crop(self, masks: Tensor) -> Tensor:
+        """Give masks a propagation holds as an artist's, (..., *shape): as they are."""
+        return masks
+
+    def to_network(self, masks: Tensor) -> Tensor:
+        """Give masks (N, *shape) as the network sees them: averaged down to the working size, and padded."""
+        return self.padding.pad(resize_area(masks[None], self.working)[0])
+
+    def from_network(self, maps: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Give maps (B, C, H, W) at the padded working size as (B, C, *shape), bilinear, the padding cropped."""
+        cropped = self.padding.crop(maps)
+        if tuple(cropped.shape[-2:]) == shape:
+            return cropped
+        return F.interpolate(cropped, size=shape, mode="bilinear", align_corners=False)
+
+
+Canvas = PaddedCanvas | FineCanvas
+
+
+def resize_area(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Give maps (B, C, H, W) averaged to (B, C, *shape)."""
+    return maps if tuple(maps.shape[-2:]) == shape else F.interpolate(maps, size=shape, mode="area")
+
+
+def even_shape(height: int, width: int) -> tuple[int, int]:
+    """Give (height, width) with odd sides one pixel longer: the finest decoder step takes 2x2 pixels at once."""
+    return height + height % 2, width + width % 2
+
+
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """Give (B, 3, H, W) images 0..1 minus mean, over std."""
     shift = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]

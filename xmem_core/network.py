@@ -39,7 +39,8 @@ STRIDE = 16  # of keys and values against the image
 class NetworkConfig:
     """What is needed to build a network and to feed it.
 
-    ``mean`` and ``std`` are for RGB in 0..1. ``working_size`` is the shorter side in pixels at which this model works best.
+    ``mean`` and ``std`` are for RGB in 0..1. ``working_size`` is the shorter side in pixels at which this model works best; it may
+    give finer mattes than that.
     """
 
     architecture: str = "xmem"
@@ -49,6 +50,9 @@ class NetworkConfig:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     working_size: int = 480  # the paper's
+    matte_size: int = (
+        0  # shorter side of mattes and carried masks, for networks that follow motion; 0 is the working size
+    )
 
 
 # The pilot's normalisation is (x - 127) / 128 on 0..255, as its pretrained backbone expects.
@@ -60,6 +64,7 @@ COMPACT = NetworkConfig(
     mean=(127 / 255, 127 / 255, 127 / 255),
     std=(128 / 255, 128 / 255, 128 / 255),
     working_size=360,  # it was trained on 256 pixel shots; larger pictures gain nothing
+    matte_size=480,
 )
 
 

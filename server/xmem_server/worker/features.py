@@ -25,7 +25,6 @@ from torch import Tensor
 
 from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import KeyFeatures
-from xmem_core.images import padding_for
 from xmem_core.keyframes import FrameKeys
 from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_protocol import InputError
@@ -55,11 +54,16 @@ class FeatureBudget:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How plates become features: colour space and what it does to numbers, working (height, width), model and precision."""
+    """How plates become features: colour space and what it does to numbers, sizes, model and precision.
+
+    ``shape`` is the (height, width) that plates are decoded to, and mattes have before they are enlarged to the plate's own;
+    ``working`` is what the network sees, the same or coarser.
+    """
 
     colorspace: str
     colour_id: str
     shape: tuple[int, int]
+    working: tuple[int, int]
     model: str
 
 
@@ -196,7 +200,7 @@ class FeatureCache:
 
     def _assemble(self, tensors: Mapping[str, Tensor]) -> FrameFeatures:
         features = KeyFeatures(**{name: tensors[name] for name in FIELDS})
-        return FrameFeatures(features, tensors["image"], padding_for(*self._encoding.shape))
+        return FrameFeatures(features, tensors["image"], self._engine.canvas_for(*self._encoding.shape))
 
     def fetch_motion(self, earlier: int, later: int) -> PairMotion | None:
         """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
@@ -232,7 +236,7 @@ class FeatureCache:
         return PairMotion(**{name: tensors[name] for name in MOTION_FIELDS})
 
     def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
-        """Give a frame as the flow sees it: (H, W) grey, padded, from the image that is kept with its features."""
+        """Give a frame as the flow sees it: (H, W) grey, from the image that is kept with its features."""
         config = self._engine.network.config
         image = self.fetch(frame).image[0].float().cpu()
         mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))

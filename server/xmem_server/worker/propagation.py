@@ -37,7 +37,7 @@ from xmem_server.plans import (
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureBudget, FeatureCache
 from xmem_server.worker.reporting import Reporter
-from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision
+from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"exr-half": ".exr", "exr-float": ".exr", "png16": ".png"}
@@ -64,7 +64,12 @@ class PropagationJob:
         self._channel = channel
         self._reporter = Reporter(channel, plan.job)
         self._encoding = fetch_encoding(plan, plan.settings, model, decoder)
-        self._engine = Engine(model.network, fetch_policy(plan.settings), fetch_precision(plan.settings))
+        self._engine = Engine(
+            model.network,
+            fetch_policy(plan.settings),
+            fetch_precision(plan.settings),
+            fetch_working_size(plan.settings, model.network.config),
+        )
         self._cache = FeatureCache(
             self._engine, decoder, plan.plates, self._encoding, Path(plan.cache), FeatureBudget()
         )
@@ -183,14 +188,19 @@ class PropagationJob:
             return
         self._channel.send(EngineSnapshot(self._plan.job, frame, str(path)))
 
+    def _describe_finer(self) -> str:
+        height, width = self._encoding.shape
+        return "" if self._encoding.shape == self._encoding.working else f", mattes at {width}x{height},"
+
     def describe(self) -> str:
         """Give one line on how the job ran: sizes, colour, memory, what was encoded."""
-        height, width = self._encoding.shape
+        height, width = self._encoding.working
         shot, settings = self._plan.shot, self._plan.settings
         colour = self._decoder.describe_transform(shot.colorspace, self._kind) if self._kind else shot.colorspace
         skipped = f"; {self._skipped} frames could not be read" if self._skipped else ""
         return (
-            f"worked at {width}x{height} of {shot.width}x{shot.height} on {self._device}, {settings.precision}; "
+            f"worked at {width}x{height} of {shot.width}x{shot.height}{self._describe_finer()} "
+            f"on {self._device}, {settings.precision}; "
             f"colour: {colour}; permanent memory: {settings.permanent}, "
             f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}"
         )

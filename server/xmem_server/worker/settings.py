@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from xmem_core.errors import CoreError
-from xmem_core.images import working_shape
+from xmem_core.images import even_shape, working_shape
 from xmem_core.memory import MemoryPolicy
 from xmem_core.network import NetworkConfig
 from xmem_core.weights import LoadedModel
@@ -51,5 +51,15 @@ def fetch_encoding(
     if plan.colour_id not in ("", colour_id):
         raise InputError("The colour configuration changed after this was started. Start it again.")
     config: NetworkConfig = model.network.config
-    shape = working_shape(shot.height, shot.width, settings.working_size or config.working_size)
-    return Encoding(shot.colorspace, colour_id, shape, f"{model.sha256} {settings.precision}")
+    size = fetch_working_size(settings, config)
+    shape = working_shape(shot.height, shot.width, size)
+    working = shape
+    if model.network.follows_motion:  # its mattes may be finer than what it sees
+        shape = even_shape(*working_shape(shot.height, shot.width, max(size, config.matte_size)))
+        working = working_shape(*shape, size)
+    return Encoding(shot.colorspace, colour_id, shape, working, f"{model.sha256} {settings.precision}")
+
+
+def fetch_working_size(settings: PropagationSettings, config: NetworkConfig) -> int:
+    """Give the shorter side that the network sees: as asked for, else the model's own."""
+    return settings.working_size or config.working_size

@@ -31,7 +31,7 @@ from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureBudget, FeatureCache
 from xmem_server.worker.propagation import LAYERED
 from xmem_server.worker.reporting import Reporter
-from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision
+from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 DIFFERENT = "different"
 LOST = "lost"
@@ -63,9 +63,14 @@ def run_suggestion(plan: SuggestionPlan, model: LoadedModel, decoder: Decoder, c
     """
     rule = SuggestionRule(plan.settings.count, plan.settings.alpha, plan.settings.min_area)
     encoding = fetch_encoding(plan, plan.propagation, model, decoder)
-    engine = Engine(model.network, fetch_policy(plan.propagation), fetch_precision(plan.propagation))
+    engine = Engine(
+        model.network,
+        fetch_policy(plan.propagation),
+        fetch_precision(plan.propagation),
+        fetch_working_size(plan.propagation, model.network.config),
+    )
     cache = FeatureCache(engine, decoder, plan.plates, encoding, Path(plan.cache), FeatureBudget())
-    key_size = tuple(-(-side // STRIDE) for side in encoding.shape)  # padded up to whole positions
+    key_size = tuple(-(-side // STRIDE) for side in encoding.working)  # padded up to whole positions
     survey = MatteSurvey(plan, decoder, Reporter(channel, plan.job), (key_size[0], key_size[1]))
     survey.run()
     said = {source.key.frame for source in plan.keys if plan.settings.object_id in (0, source.key.object_id)}
