@@ -53,8 +53,8 @@ class TrainSettings:
 
     Shots are ``size`` pixels to a side; the network sees ``working`` of them (0: all), and gives mattes at ``size``.
 
-    ``encoder_share`` and ``added_share`` are factors of the learning rate: of the pretrained backbone (0 leaves it as it is), and
-    of parts that earlier models did not have (``growing.ADDED``).
+    ``encoder_share``, ``added_share`` and ``rest_share`` are factors of the learning rate: of the pretrained backbone, of parts that
+    earlier models did not have (``growing.ADDED``), and of all else. 0 leaves a part as it is.
     """
 
     out: Path
@@ -70,6 +70,7 @@ class TrainSettings:
     minutes: float = 0.0
     rate: float = 2e-4
     encoder_share: float = 0.3
+    rest_share: float = 1.0
     added_share: float = 1.0
     decay: float = 0.01
     ema: float = 0.99
@@ -119,9 +120,12 @@ def start_state(settings: TrainSettings) -> TrainState:
     added = [value for name, value in network.named_parameters() if name.startswith(ADDED)]
     known |= {id(value) for value in added}
     rest = [value for value in network.parameters() if value.requires_grad and id(value) not in known]
+    if settings.rest_share == 0:
+        for value in rest:
+            value.requires_grad = False
     groups = [
         {"params": pretrained, "share": settings.encoder_share},
-        {"params": rest, "share": 1.0},
+        {"params": [value for value in rest if value.requires_grad], "share": settings.rest_share},
         {"params": added, "share": settings.added_share},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.decay)
@@ -285,7 +289,7 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainSettings, bool]:
     parser.add_argument("--packed", type=Path, help="packed images; left out: procedural textures")
     parser.add_argument("--without", nargs="*", default=[], choices=(COPYLEFT, SHARE_ALIKE), help="terms to leave out")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    for name in ("minutes", "rate", "encoder_share", "added_share", "ema", "checkpoint_minutes"):
+    for name in ("minutes", "rate", "encoder_share", "rest_share", "added_share", "ema", "checkpoint_minutes"):
         parser.add_argument("--" + name.replace("_", "-"), type=float, default=getattr(defaults, name))
     for name in (
         "size",

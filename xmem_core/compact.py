@@ -44,7 +44,7 @@ PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 posit
 CARRIED_CHANNELS = 2 * 3  # own mask, others, trust: from the frame before, and from the next key
 # How much of each carried mask the logits take, where the flow is believed. Not taught: as a convolution or a scale that was
 # trained it fell, because short training clips have worse motion than film, and validation got worse (docs/model-card.md).
-CARRIED_GAIN = 0.6
+CARRIED_GAIN = 0.9
 PRIOR_RANGE = (0.02, 0.98)  # a prior's log-odds stay within about 3.9
 
 
