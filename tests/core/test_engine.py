@@ -9,6 +9,7 @@ from xmem_core.engine import Engine
 from xmem_core.errors import CoreError
 from xmem_core.images import split_ids
 from xmem_core.memory import MemoryPolicy
+from xmem_core.motion import PairMotion
 from xmem_core.snapshot import restore_snapshot, take_snapshot
 
 POLICY = MemoryPolicy(mem_every=2, max_working_frames=3, min_working_frames=1, prototypes=8, max_long_term=40)
@@ -183,3 +184,44 @@ def test_when_precision_is_reduced_then_mattes_move_little(network, encoded, mas
     reduced = engine.encode(scene[0])
     engine.annotate(0, reduced[0], masks[0])
     assert (mattes(engine, reduced) - exact).abs().mean() < 0.02
+
+
+def test_when_the_network_sees_less_than_the_picture_then_mattes_have_the_pictures_size_and_follow(
+    network, scene, masks
+):
+    engine = Engine(network, POLICY, working_size=80)
+    encoded = engine.encode(scene[0])
+    assert encoded[0].features.key.shape[-2:] == (5, 8)  # 80x114, padded to 80x128
+    engine.annotate(0, encoded[0], masks[0])
+    found = mattes(engine, encoded)
+    assert found.shape == (10, 2, *scene[0].shape[-2:])
+    truth = scene[1][5] == 1
+    predicted = found[5, 0] > 0.5
+    assert (predicted & truth).sum() / (predicted | truth).sum() > 0.5
+
+
+def test_when_motion_is_known_then_masks_follow_it_and_a_resumed_run_is_the_same(network, scene, encoded, masks):
+    def motion(earlier, later):
+        """Everything stands still, and that is believed: the masks of the key stay where they are."""
+        still = torch.zeros(3, 28, 40)
+        still[2] = 1
+        return PairMotion(still, still)
+
+    def run(propagation, start):
+        return [propagation.step(one) for one in encoded[start:]]
+
+    frames = tuple(range(10))
+    engine = engine_with(network, encoded, [(0, masks[0])])
+    left_behind = (scene[1][0] == 1) & (scene[1][5] != 1)
+    plain, carried = propagate(engine, encoded)[5], run(engine.start(frames, motion), 0)[5]
+    assert carried.probabilities[0][left_behind].sum() > plain.probabilities[0][left_behind].sum()
+    engine.annotate(9, encoded[9], masks[9])
+    whole = run(engine.start(frames, motion), 0)
+    first = engine.start(frames, motion)
+    for one in encoded[:4]:
+        first.step(one)
+    second = engine.start(frames, motion)
+    restore_snapshot(second, take_snapshot(first), torch.device("cpu"))
+    rest = run(second, 4)
+    for resumed, straight in zip(rest, whole[4:], strict=True):
+        assert torch.equal(resumed.probabilities, straight.probabilities)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xmem_core.errors import CoreError
-from xmem_core.images import harden, padding_for, split_ids, working_shape
+from xmem_core.images import FineCanvas, even_shape, harden, padding_for, split_ids, working_shape
 from xmem_core.mattes import make_mattes
 
 
@@ -73,3 +73,20 @@ def test_when_mattes_are_made_then_they_have_the_plates_size_and_stay_between_0_
     found = make_mattes(torch.rand(3, 10, 12), 33, 47)
     assert found.shape == (3, 33, 47)
     assert 0 <= found.min() <= found.max() <= 1
+
+
+def test_when_masks_are_finer_than_the_network_sees_then_they_go_down_by_mean_and_come_back_without_padding():
+    canvas = FineCanvas((48, 96), (24, 48), padding_for(24, 48))
+    masks = torch.zeros(2, 48, 96)
+    masks[0, :, :48], masks[1, ::2] = 1, 1
+    seen = canvas.to_network(masks)
+    assert seen.shape == (2, 32, 48)  # 24 rows padded to 32
+    assert seen[1, 4:28].unique().tolist() == [0.5]
+    assert not seen[:, :4].any()
+    back = canvas.from_network(seen[None], (48, 96))[0]
+    assert torch.equal(back[0] > 0.5, masks[0] > 0.5)
+    assert canvas.crop(canvas.lay(masks)) is masks
+
+
+def test_when_sides_are_odd_then_the_even_shape_has_one_pixel_more():
+    assert even_shape(481, 854) == (482, 854)
