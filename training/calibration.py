@@ -68,15 +68,15 @@ def rank_correlation(first: Array, second: Array) -> float:
 
 
 @torch.no_grad()
-def measure_reliability(network: XMem, clips: list[ValidationClip]) -> Reliability:
-    """What the network says of these clips against what is true."""
+def measure_reliability(network: XMem, clips: list[ValidationClip], working: int = 0) -> Reliability:
+    """What the network, which sees ``working`` pixels (0: all), says of these clips against what is true."""
     edges = np.linspace(0, 1, BINS + 1)
     edges[1], edges[-2] = PLAIN, 1 - PLAIN
     sums = np.zeros((3, BINS))
     overlaps = []
     for clip in clips:
         images = normalise(clip.frames.float() / 255, network.config.mean, network.config.std)
-        inputs = ClipInput(images[None], (clip.alpha[None] > 0.5).float(), clip.motion[None])
+        inputs = ClipInput(images[None], (clip.alpha[None] > 0.5).float(), clip.motion[None], working)
         for frame, logits in forward_clip(network, inputs, clip.plan).items():
             for mattes, truth in zip(torch.softmax(logits, 1)[0, 1:], clip.alpha[:, frame], strict=True):
                 p, is_object = mattes.numpy().ravel(), truth.numpy().ravel() > 0.5
@@ -107,10 +107,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--working", type=int, default=0)
     options = parser.parse_args()
     clips = validation_clips(options.packed, packages_with(()), options.size, options.clips, CALIBRATION_SEED)
     for path in options.weights:
-        found = measure_reliability(load_model(str(path)).network, clips)
+        found = measure_reliability(load_model(str(path)).network, clips, options.working)
         print(f"{path.name}: calibration error {found.error:.4f}, rank correlation {found.rank_correlation:.3f}")
         for row in zip(found.predicted, found.observed, found.counts, strict=True):
             print("  p {:.3f}  object {:.3f}  pixels {:.0f}".format(*row))

@@ -23,11 +23,6 @@ from xmem_core.motion import CarriedMasks, carry
 from xmem_core.network import XMem
 
 GROWN, SHRUNK, LOST = "grown", "shrunk", "lost"
-STRAYED, LEAKED = "strayed", "leaked"  # of carried masks: beside the object, and over onto what is beside it
-ASTRAY = ((9, -6), (-7, 10), (12, 5), (-10, -8))  # pixels (down, right)
-
-
-MISLED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,7 @@ class ClipPlan:
     """What happens to each frame of a clip.
 
     ``keys`` are the given frames (0-based, ascending); ``written`` the predicted ones that enter temporary memory; ``spoiled`` maps
-    some of those to how their mask is made worse first; ``top_k`` 0 reads memory by a softmax over everything. ``misled`` maps frames to how
-    the masks carried on from them are made worse: a propagation that believes its last matte without question drifts.
+    some of those to how their mask is made worse first; ``top_k`` 0 reads memory by a softmax over everything.
     """
 
     frames: int
@@ -44,7 +38,6 @@ class ClipPlan:
     written: frozenset[int]
     spoiled: tuple[tuple[int, str], ...] = ()
     top_k: int = 30
-    misled: tuple[tuple[int, str], ...] = ()
 
 
 def plan_clip(seed: tuple[int, int], frames: int) -> ClipPlan:
@@ -65,22 +58,13 @@ def plan_clip(seed: tuple[int, int], frames: int) -> ClipPlan:
     written = frozenset(frame for frame in predicted if rng.random() < 0.5)
     kinds = (GROWN, SHRUNK, LOST)
     spoiled = tuple((frame, kinds[int(rng.integers(3))]) for frame in sorted(written) if rng.random() < 0.15)
-    top_k = int(rng.choice((0, 30)))
-    ways = (*kinds, STRAYED, LEAKED)
-    misled = tuple(
-        (frame, ways[int(rng.integers(len(ways)))]) for frame in range(frames) if rng.random() < MISLED_SHARE
-    )
-    return ClipPlan(frames, keys, written, spoiled, top_k, misled)
+    return ClipPlan(frames, keys, written, spoiled, int(rng.choice((0, 30))))
 
 
 def spoil(masks: Tensor, kind: str) -> Tensor:
-    """Give soft masks (B, N, H, W) as a propagation that drifts would have them: 4 pixels too large, too small, half gone, elsewhere."""
+    """Give soft masks (B, N, H, W) as a propagation that drifts would have them: 4 pixels too large, too small, or half gone."""
     if kind == GROWN:
         return F.max_pool2d(masks, 9, 1, 4) / masks.sum(1, keepdim=True).clamp(min=1)
-    if kind in (STRAYED, LEAKED):
-        moved = torch.roll(masks, ASTRAY[int(masks.sum()) % len(ASTRAY)], (2, 3))
-        reached = moved if kind == STRAYED else torch.maximum(masks, moved)
-        return reached / reached.sum(1, keepdim=True).clamp(min=1)
     if kind == SHRUNK:
         return -F.max_pool2d(-masks, 9, 1, 4)
     kept = torch.ones_like(masks)
@@ -176,21 +160,20 @@ def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Te
         memory.write(features[frame], given[frame])
     from_keys = carry_keys(clip, plan.keys)
     hidden = images.new_zeros(clips, objects, network.config.hidden_dim, height // 16, width // 16)
-    spoiled, misled = dict(plan.spoiled), dict(plan.misled)
+    spoiled = dict(plan.spoiled)
     predicted: dict[int, Tensor] = {}
     before: Tensor | None = None  # masks (B, N, H, W) of the frame before
     for frame in range(plan.frames):
         if frame in given:
             hidden = network.reinforce_hidden(given[frame], hidden)
-            before = spoil(masks[:, :, frame], misled[frame]) if frame in misled else masks[:, :, frame]
+            before = masks[:, :, frame]
             continue
-        context = FrameContext(images[:, frame], gather_carried(clip, frame, before, from_keys), canvas)
+        context = FrameContext(gather_carried(clip, frame, before, from_keys), canvas)
         decoded = network.decode(features[frame], memory.read(features[frame], objects), hidden, context)
         predicted[frame] = aggregate_logits(decoded.logits)
         soft = torch.softmax(predicted[frame], 1)[:, 1:]
         soft = spoil(soft, spoiled[frame]) if frame in spoiled else soft
         before = soft.detach()
-        before = spoil(before, misled[frame]) if frame in misled else before
         if frame in plan.written:
             value = network.encode_value(images[:, frame], features[frame], resize_area(soft, canvas.working))
             memory.write(features[frame], value)

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.growing import start_from
 from xmem_core.compact import F4_CHANNELS, F8_CHANNELS
-from xmem_core.network import COMPACT
+from xmem_core.network import COMPACT, build_network
 from xmem_core.weights import save_model
 
 # Longest prefixes first where one begins another; each module's own inner names follow below.
@@ -91,7 +90,8 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     converted = convert(load_file(options.pilot))
-    network = start_from(converted, options.pilot.name)
+    network = build_network(COMPACT)
+    network.load_state_dict(converted)
     with torch.no_grad():
         total = sum(value.numel() for value in converted.values())
     save_model(options.out, network.state_dict(), COMPACT, {"origin": f"converted from {options.pilot.name}"})

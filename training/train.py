@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from training.clip_forward import ClipInput, forward_clip, plan_clip
-from training.growing import ADDED, load_start
 from training.loading import ClipSource, step_loader
 from training.losses import clip_loss, region_scores
 from training.mixed import BFLOAT16, FLOAT32, fix_depthwise, precision_context
@@ -53,8 +52,7 @@ class TrainSettings:
 
     Shots are ``size`` pixels to a side; the network sees ``working`` of them (0: all), and gives mattes at ``size``.
 
-    ``encoder_share``, ``added_share`` and ``rest_share`` are factors of the learning rate: of the pretrained backbone, of parts that
-    earlier models did not have (``growing.ADDED``), and of all else. 0 leaves a part as it is.
+    ``encoder_share`` is the pretrained backbone's factor of the learning rate; 0 leaves it as it is.
     """
 
     out: Path
@@ -70,8 +68,6 @@ class TrainSettings:
     minutes: float = 0.0
     rate: float = 2e-4
     encoder_share: float = 0.3
-    rest_share: float = 1.0
-    added_share: float = 1.0
     decay: float = 0.01
     ema: float = 0.99
     seed: int = 1
@@ -106,7 +102,7 @@ class TrainState:
 def start_state(settings: TrainSettings) -> TrainState:
     """The state before the first step: weights from ``init`` (random without it), the backbone's first blocks frozen."""
     torch.manual_seed(settings.seed)
-    network = load_start(settings.init) if settings.init else build_network(COMPACT)
+    network = load_model(str(settings.init)).network if settings.init else build_network(COMPACT)
     network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.requires_grad_()
     encoder = network.key_encoder
@@ -117,17 +113,8 @@ def start_state(settings: TrainSettings) -> TrainState:
         network.key_encoder.requires_grad_(requires_grad=False)
     pretrained = [value for value in network.key_encoder.parameters() if value.requires_grad]
     known = {id(value) for value in pretrained}
-    added = [value for name, value in network.named_parameters() if name.startswith(ADDED)]
-    known |= {id(value) for value in added}
     rest = [value for value in network.parameters() if value.requires_grad and id(value) not in known]
-    if settings.rest_share == 0:
-        for value in rest:
-            value.requires_grad = False
-    groups = [
-        {"params": pretrained, "share": settings.encoder_share},
-        {"params": [value for value in rest if value.requires_grad], "share": settings.rest_share},
-        {"params": added, "share": settings.added_share},
-    ]
+    groups = [{"params": pretrained, "share": settings.encoder_share}, {"params": rest, "share": 1.0}]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.decay)
     return TrainState(network, optimiser, {key: value.clone() for key, value in network.state_dict().items()})
 
@@ -289,7 +276,7 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainSettings, bool]:
     parser.add_argument("--packed", type=Path, help="packed images; left out: procedural textures")
     parser.add_argument("--without", nargs="*", default=[], choices=(COPYLEFT, SHARE_ALIKE), help="terms to leave out")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    for name in ("minutes", "rate", "encoder_share", "rest_share", "added_share", "ema", "checkpoint_minutes"):
+    for name in ("minutes", "rate", "encoder_share", "ema", "checkpoint_minutes"):
         parser.add_argument("--" + name.replace("_", "-"), type=float, default=getattr(defaults, name))
     for name in (
         "size",

@@ -102,9 +102,12 @@ def main() -> int:
     parser.add_argument("--working", type=int, default=0, help="pixels that the network sees of --size; 0: all")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the clips; another gives another set")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clips = validation_clips(options.packed, packages_with(tuple(options.without)), options.size, options.clips)
+    clips = validation_clips(
+        options.packed, packages_with(tuple(options.without)), options.size, options.clips, options.first_seed
+    )
     for path in options.weights:
         scores = validate(load_model(str(path)).network, clips, options.working)
         print(

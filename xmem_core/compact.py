@@ -3,7 +3,7 @@
 Key encoder: EfficientNet-Lite0's blocks with BatchNorm folded into the convolutions. The value encoder is light and
 works on the key encoder's own maps. Values are *mask-anchored*: their last 32 channels are the raw mask cells (own and
 others', 4x4 pixels each), so that the readout carries a stride-4 prior of the mask, which the decoder sees and adds to its logits.
-The decoder also takes masks that optical flow carried here (``motion``), and ends with a look at the picture itself.
+The decoder also adds masks that optical flow carried here (``motion``).
 
 Shapes as in ``network``: B images, N objects, h = H/16.
 """
@@ -41,7 +41,6 @@ DEEPEST_CHANNELS = 112 + 192
 DEEP_GAIN = 0.7  # balances the dilated stage against the one before
 CELL = 4  # pixels to a side of one raw mask cell
 PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 position
-CARRIED_CHANNELS = 2 * 3  # own mask, others, trust: from the frame before, and from the next key
 # How much of each carried mask the logits take, where the flow is believed. Not taught: as a convolution or a scale that was
 # trained it fell, because short training clips have worse motion than film, and validation got worse (docs/model-card.md).
 CARRIED_GAIN = 0.9
@@ -222,7 +221,7 @@ class LearnedReinforcer(HiddenReinforcer):
 
 
 class CompactDecoder(nn.Module):
-    """Readout, sensory memory and carried masks to logits; the last step looks at the picture itself, at half its size.
+    """Readout, sensory memory and carried masks to logits.
 
     The readout brings a mask prior of 4-pixel cells. Masks carried along the optical flow bring whole pixels: they are
     added to the logits at full resolution, by how far the flow is believed.
@@ -238,39 +237,30 @@ class CompactDecoder(nn.Module):
         self.fuse2 = LightResidualBlock(learned, learned)
         self.skip8_image = nn.Conv2d(F8_CHANNELS, 96, 1)
         self.skip8_prior = nn.Conv2d(2, 96, 1, bias=False)
-        self.skip8_carried = nn.Conv2d(CARRIED_CHANNELS, 96, 1, bias=False)
         self.up8 = nn.Conv2d(learned, 96, 1)
         self.block8 = LightResidualBlock(96, 96)
         self.skip4_image = nn.Conv2d(F4_CHANNELS, 64, 1)
         self.skip4_prior = nn.Conv2d(2, 64, 1, bias=False)
-        self.skip4_carried = nn.Conv2d(CARRIED_CHANNELS, 64, 1, bias=False)
         self.up4 = nn.Conv2d(96, 64, 1)
         self.block4 = LightResidualBlock(64, 64)
         self.pred = nn.Conv2d(64, 1, 3, padding=1)
-        self.refine = EdgeRefiner()
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
-        with torch.no_grad():  # what the pilot's weights do not know starts small
-            for layer in (self.skip8_carried, self.skip4_carried):
-                layer.weight.mul_(0.2)
 
     def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
         """Give the decoded logits on the context's canvas, for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
         folded = fold_objects(readout)
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
-        carried = _carried_cells(context)  # (B*N, 6, H/4, W/4)
         joined = torch.cat([repeat_per_object(features.f16, objects), folded, fold_objects(hidden)], 1)
         g16 = self.fuse1(joined)
         g16 = self.fuse2(g16 + self.attention(g16))
         skip8 = repeat_per_object(self.skip8_image(features.f8), objects) + self.skip8_prior(F.avg_pool2d(prior, 2))
-        skip8 = skip8 + self.skip8_carried(F.avg_pool2d(carried, 2))
         g8 = self.block8(skip8 + double_size(self.up8(g16)))
         skip4 = repeat_per_object(self.skip4_image(features.f4), objects) + self.skip4_prior(prior)
-        g4 = self.block4(skip4 + self.skip4_carried(carried) + double_size(self.up4(g8)))
+        g4 = self.block4(skip4 + double_size(self.up4(g8)))
         low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
         logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas
         logits = logits + CARRIED_GAIN * _carried_logits(context.carried)
-        logits = logits + self.refine(logits, g4, context)
         return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
 
 
@@ -281,52 +271,6 @@ def _carried_logits(carried: CarriedMasks) -> Tensor:
     return (trust * torch.logit(own.clamp(*PRIOR_RANGE))).sum(1, keepdim=True)
 
 
-class EdgeRefiner(nn.Module):
-    """What the picture says of edges finer than the decoder's 4-pixel grid: a correction of the logits, pixel by pixel.
-
-    Works at half the picture's size; 2x2 pixels are channels. Its last layer starts at zero.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.image = nn.Conv2d(12, 16, 3, padding=1)
-        self.context = nn.Conv2d(64, 16, 1)
-        self.conv1 = nn.Conv2d(16 + 16 + 4 + 8, 24, 3, padding=1)
-        self.conv2 = nn.Conv2d(24, 24, 3, padding=1)
-        self.correct = nn.Conv2d(24, 4, 3, padding=1)
-        nn.init.zeros_(self.correct.weight)
-        if self.correct.bias is not None:
-            nn.init.zeros_(self.correct.bias)
-
-    def forward(self, logits: Tensor, g4: Tensor, context: FrameContext) -> Tensor:
-        """Give the correction (B*N, 1, H, W) for logits (B*N, 1, H, W) and the decoder's map g4 (B*N, 64, H/4, W/4)."""
-        objects = context.carried.masks.shape[2]
-        image = repeat_per_object(self.image(F.pixel_unshuffle(context.image, 2)), objects)  # (B*N, 16, H/2, W/2)
-        believed = context.carried.masks * context.carried.trust  # (B, 2, N, H, W)
-        carried = F.pixel_unshuffle(believed.transpose(1, 2).flatten(0, 1), 2)  # (B*N, 8, H/2, W/2)
-        own = F.pixel_unshuffle(torch.sigmoid(logits), 2)  # (B*N, 4, H/2, W/2)
-        half = (context.image.shape[-2] // 2, context.image.shape[-1] // 2)
-        known = context.canvas.from_network(_enlarge(self.context(F.relu(g4))), half)  # (B*N, 16, H/2, W/2)
-        joined = torch.cat([image, known, own, carried], 1)
-        x = F.relu(self.conv2(F.relu(self.conv1(joined))))
-        return F.pixel_shuffle(self.correct(x), 2)
-
-
 def _enlarge(maps: Tensor) -> Tensor:
     """Give maps (B, C, H/4, W/4) at full size, bilinear."""
     return F.interpolate(maps, scale_factor=float(CELL), mode="bilinear", align_corners=False)
-
-
-def _carried_cells(context: FrameContext) -> Tensor:
-    """Give own mask, others and trust of both sources in the network's 4x4 pixel cells, (B*N, 6, H/4, W/4); no trust, no mask."""
-    carried, canvas = context.carried, context.canvas
-    clips, sources, objects = carried.masks.shape[:3]
-
-    def to_cells(maps: Tensor) -> Tensor:
-        seen = F.avg_pool2d(canvas.to_network(maps.flatten(0, 2)), CELL)
-        return seen.unflatten(0, (clips, sources, objects))  # (B, 2, N, H/4, W/4)
-
-    cells, trust = to_cells(carried.masks * carried.trust), to_cells(carried.trust)
-    others = (cells.sum(2, keepdim=True) - cells).clamp(0, 1)
-    parts = torch.stack([cells, others, trust], 2)  # (B, 2, 3, N, H/4, W/4)
-    return parts.permute(0, 3, 1, 2, 4, 5).reshape(clips * objects, sources * 3, *cells.shape[-2:])

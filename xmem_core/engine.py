@@ -296,7 +296,7 @@ class Propagation:
         context = None
         if isinstance(encoded.canvas, FineCanvas):
             carried = self.carrier.fetch(self.position, object_ids, encoded.image)
-            context = FrameContext(encoded.image.float(), carried, encoded.canvas)
+            context = FrameContext(carried, encoded.canvas)
         with self.engine.computing():
             decoded = network.decode(features, readout[None], hidden, context)
             if not keep_hidden:

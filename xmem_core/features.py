@@ -39,11 +39,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class FrameContext:
-    """What a decoder may look at beside features and memory: the picture, and masks carried here by flow.
+    """What a decoder may look at beside features and memory: masks carried here by flow, lying as ``canvas`` says.
 
-    The normalised image (B, 3, H, W) and the masks lie as ``canvas`` says; logits are given so.
+    Logits are given so, too.
     """
 
-    image: Tensor
     carried: CarriedMasks
     canvas: FineCanvas

@@ -169,12 +169,12 @@ class XMem(nn.Module):
 
     @property
     def follows_motion(self) -> bool:
-        """Whether the decoder takes masks carried along optical flow, and the image."""
+        """Whether the decoder takes masks carried along optical flow."""
         return isinstance(self.decoder, CompactDecoder)
 
     @property
     def image_precision(self) -> torch.dtype:
-        """The precision in which an encoded frame's image is kept: the compact decoder only looks for edges in it."""
+        """The precision in which an encoded frame's image is kept: motion is measured in it, to 8 bits."""
         return torch.float16 if self.follows_motion else torch.float32
 
     def encode_key(self, images: Tensor) -> KeyFeatures:
@@ -204,7 +204,7 @@ class XMem(nn.Module):
             decoded: Decoded = self.decoder(features, readout, hidden)
             return decoded
         if context is None:
-            raise CoreError("This network decodes with the image and with masks carried along its motion. Give both.")
+            raise CoreError("This network decodes with masks carried along the picture's motion. Give its context.")
         with_context: Decoded = self.decoder(features, readout, hidden, context)
         return with_context
 
