@@ -9,6 +9,8 @@ from xmem_protocol import (
     CHUNK_BYTES,
     PREFIX,
     UPLOAD_CREDIT,
+    WIRE_MAJOR,
+    WIRE_MINOR,
     BeginUpload,
     ConnectionLostError,
     Envelope,
@@ -115,7 +117,7 @@ def test_when_the_server_refuses_then_the_error_has_its_code():
             client.hello()
         assert caught.value.code == "forbidden"
         (_, envelope) = server.seen[0]
-        assert envelope.message == Hello(1, 0, CLIENT_VERSION)
+        assert envelope.message == Hello(WIRE_MAJOR, WIRE_MINOR, CLIENT_VERSION)
 
 
 # -------------------------------------------------------------------------------------------------------------- follow
