@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.server.command_shots import HEIGHT, WIDTH, disc, run_xmem, save_keys, save_plates, start_xmem
-from xmem_protocol import ConnectionLostError
+from xmem_protocol import WIRE_MAJOR, WIRE_MINOR, ConnectionLostError
 from xmem_server.commands.private_server import PrivateServer, PrivateServerSettings
 from xmem_server.decoding import Decoder
 
@@ -101,7 +101,7 @@ def test_when_a_plate_is_run_then_the_sheet_the_report_and_the_suggestion_are_th
     assert report["keys"] == {"1001": [1]}
     assert report["settings"]["first"] == 1001
     assert report["engine"]["model"] == "compact"
-    assert report["versions"]["wire"] == "1.0"
+    assert report["versions"]["wire"] == f"{WIRE_MAJOR}.{WIRE_MINOR}"
     assert report["failed"] == {}
     assert "Draw next:" in said
     assert f"frame {report['suggestions'][0]['frame']}: {report['suggestions'][0]['reason']}" in said
