@@ -1,4 +1,4 @@
-"""Losses against soft mattes: bootstrapped cross-entropy and dice.
+"""Losses against soft mattes: bootstrapped cross-entropy, dice and the alpha's own difference.
 
 Shapes: B clips, N objects, H and W pixels. Channel 0 of logits is the background. Targets are alphas 0..1, not classes, so
 that a border pixel is taught its share.
@@ -54,11 +54,25 @@ def dice_loss(logits: Tensor, alpha: Tensor, exists: Tensor) -> Tensor:
     return (each * exists).sum() / exists.sum().clamp(min=1)
 
 
+def alpha_loss(logits: Tensor, alpha: Tensor, share: float) -> Tensor:
+    """Give the mean over the worst ``share`` of each clip's pixels of the objects' summed |p - a|, 0..2.
+
+    logits (B, N + 1, H, W), alpha (B, N, H, W). Where the cross-entropy asks for caution at an edge it cannot place, this asks for
+    the alpha in the middle of what is possible, as matting losses do.
+    """
+    wrong = (torch.softmax(logits, 1)[:, 1:] - alpha).abs().sum(1).flatten(1)  # (B, H*W)
+    if share < 1:
+        wrong = wrong.topk(max(1, int(wrong.shape[1] * share)), 1).values
+    return wrong.mean()
+
+
 def clip_loss(predicted: dict[int, Tensor], alpha: Tensor, share: float) -> Tensor:
     """Give the mean loss over predicted frames: frame -> aggregate logits (B, N + 1, H, W), alpha (B, N, T, H, W)."""
     exists = (alpha > 0).flatten(2).any(2)
     terms = [
-        bootstrapped_cross_entropy(logits, alpha[:, :, frame], share) + dice_loss(logits, alpha[:, :, frame], exists)
+        bootstrapped_cross_entropy(logits, alpha[:, :, frame], share)
+        + dice_loss(logits, alpha[:, :, frame], exists)
+        + alpha_loss(logits, alpha[:, :, frame], share)
         for frame, logits in predicted.items()
     ]
     return torch.stack(terms).mean()

@@ -111,20 +111,20 @@ def random_scene(rng: np.random.Generator, bank: ImageBank, settings: ShotSettin
 def shot_times(rng: np.random.Generator, frames: int) -> Array:
     """When the frames of a shot were taken, (T,) ascending in 0..1.
 
-    A third are neighbours, as in film; a third have a neighbourhood far from the first frame, and half of those far from the last
+    Half are neighbours, as in film; a third have a neighbourhood far from the first frame, and half of those far from the last
     one too, as the middle of a shot is from its keys; the others are spread evenly or by chance over the whole time.
     """
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.5:
         span = rng.uniform(0.08, 0.6)
         return np.asarray(rng.uniform(0, 1 - span) + np.linspace(0, span, frames))
-    if kind < 0.75:
+    if kind < 0.85:
         last = [1.0] if rng.random() < 0.5 else []
         near = frames - 1 - len(last)
         span = rng.uniform(0.05, 0.4)
         start = rng.uniform(0.1, 0.95 - span)
         return np.array([0.0, *(start + np.linspace(0, span, near)), *last])
-    if kind < 0.9:
+    if kind < 0.93:
         return np.linspace(0, 1, frames)
     return np.sort(rng.random(frames))
 

@@ -8,6 +8,7 @@ The folder gets ``settings.json``, ``log.csv`` (every few steps), ``validation.c
 needed to go on), ``ema_MMM.safetensors`` (half floats, averaged weights after MMM minutes) and ``best.safetensors``.
 The learning rate falls along a cosine over ``--steps`` or over ``--minutes``, whichever ends first. Two runs by steps alone and with the
 same settings see the same clips and give the same curve up to rounding; by minutes, the learning rate depends on the machine.
+``--stop-after N`` ends a run early without changing its learning rates: its curve is the beginning of the whole run's.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class TrainSettings:
     objects: int = 2
     batch: int = 4
     steps: int = 100_000
+    stop_after: int = 0  # steps; 0 goes to the end
     minutes: float = 0.0
     rate: float = 2e-4
     encoder_share: float = 0.3
@@ -250,7 +252,8 @@ def train(settings: TrainSettings, state: TrainState) -> None:
         record(settings, state, clips)
     next_record = state.seconds + settings.checkpoint_minutes * 60
     before = time.monotonic()
-    for batch in step_loader(settings.clips, state.step, settings.steps, settings.workers):
+    last = min(settings.steps, settings.stop_after or settings.steps)
+    for batch in step_loader(settings.clips, state.step, last, settings.workers):
         row = train_step(settings, state, batch)
         now = time.monotonic()
         row["step_seconds"] = now - before
@@ -284,6 +287,7 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainSettings, bool]:
         "frames",
         "batch",
         "steps",
+        "stop_after",
         "seed",
         "log_every",
         "validation_clips",

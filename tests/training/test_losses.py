@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.losses import (
+    alpha_loss,
     aggregate_logits,
     bootstrapped_cross_entropy,
     clip_loss,
@@ -43,10 +44,16 @@ def test_when_alphas_get_a_background_then_each_pixel_sums_to_one():
     torch.testing.assert_close(found.sum(1), torch.ones(1, 1, 2))
 
 
-def test_when_prediction_equals_soft_alpha_then_both_losses_are_zero():
+def test_when_prediction_equals_soft_alpha_then_all_losses_are_zero():
     alpha = [[0.3, 0.9, 0.5, 0.1]]
     assert float(bootstrapped_cross_entropy(as_logits(alpha), pixels(alpha), 1.0)) == pytest.approx(0, abs=1e-6)
     assert float(dice_loss(as_logits(alpha), pixels(alpha), ALL)) == pytest.approx(0, abs=1e-6)
+    assert float(alpha_loss(as_logits(alpha), pixels(alpha), 1.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_when_two_of_four_pixels_are_off_then_the_alpha_loss_of_the_worst_half_is_their_mean_difference():
+    found, wanted = [[0.3, 0.9, 0.5, 0.1]], [[0.3, 0.5, 0.7, 0.1]]
+    assert float(alpha_loss(as_logits(found), pixels(wanted), 0.5)) == pytest.approx((0.4 + 0.2) / 2, abs=1e-6)
 
 
 def test_when_a_pixel_is_wrong_then_cross_entropy_is_minus_log_of_what_it_got():
@@ -75,8 +82,8 @@ def test_when_no_object_takes_a_place_then_its_leaks_are_no_dice_loss():
 def test_when_a_clip_has_two_predicted_frames_then_its_loss_is_their_mean():
     alpha = torch.tensor([[[[[1.0]], [[0.0]]]]])  # (1, 1, 2, 1, 1): there on frame 0, gone on frame 1
     half = torch.zeros(1, 2, 1, 1)
-    first = math.log(2) + 1 - (2 * 0.5 + 1) / (0.25 + 1 + 1)
-    second = math.log(2) + 1 - (0 + 1) / (0.25 + 0 + 1)
+    first = math.log(2) + 1 - (2 * 0.5 + 1) / (0.25 + 1 + 1) + 0.5
+    second = math.log(2) + 1 - (0 + 1) / (0.25 + 0 + 1) + 0.5
     assert float(clip_loss({0: half, 1: half}, alpha, 1.0)) == pytest.approx((first + second) / 2)
 
 
