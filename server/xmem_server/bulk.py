@@ -22,6 +22,7 @@ from xmem_protocol import (
     UploadChunk,
     UploadState,
 )
+from xmem_server.clients import ClientKey
 from xmem_server.files import FileStore
 from xmem_server.lanes import Route, refuse_lane
 from xmem_server.refusals import refusal_of
@@ -48,8 +49,9 @@ class BulkDesk:
         """Answer by ``send`` from now on."""
         self._send = send
 
-    def receive(self, route: Route, envelope: Envelope) -> Message | None:
+    def receive(self, route: Route, client: ClientKey, envelope: Envelope) -> Message | None:
         """Take one request, on the lane's thread."""
+        del client  # files belong to nobody: they are named by their content (decision 0008)
         if isinstance(envelope.message, Ping):
             return Pong()
         if self._waiting.admit(route, envelope):

@@ -33,6 +33,7 @@ from xmem_protocol import (
     Welcome,
 )
 from xmem_server import __version__
+from xmem_server.clients import ClientKey
 from xmem_server.followers import Followers
 from xmem_server.lanes import Route, refuse_lane
 from xmem_server.refusals import refusal_of
@@ -57,6 +58,7 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class _Request:
+    client: ClientKey
     envelope: Envelope
 
 
@@ -101,7 +103,7 @@ class ControlDesk:
             self._is_woken.set()
             self._tasks.put(_Wake())
 
-    def receive(self, route: Route, envelope: Envelope) -> Message | None:
+    def receive(self, route: Route, client: ClientKey, envelope: Envelope) -> Message | None:
         """Take one request, on the lane's thread."""
         message = envelope.message
         if isinstance(message, Ping):
@@ -109,10 +111,10 @@ class ControlDesk:
         if isinstance(message, _BULK):
             return refuse_lane(message, "control")
         if isinstance(message, Cancel) and self._host is not None:
-            self._host.request_cancel(message.job)
+            self._host.request_cancel(message.job, client)
             return CancelAccepted(message.job)
         if self._waiting.admit(route, envelope):
-            self._tasks.put(_Request(envelope))
+            self._tasks.put(_Request(client, envelope))
         return None
 
     def lost(self, route: Route) -> None:
@@ -145,16 +147,17 @@ class ControlDesk:
 
     def _serve(self, host: SessionHost, task: _Request | _Lost | _Wake | _Stop) -> None:
         if isinstance(task, _Request):
-            self._serve_request(host, task.envelope)
+            self._serve_request(host, task)
         elif isinstance(task, _Lost):
             self._followers.drop(task.route)
         else:
             self._is_woken.clear()  # before the events are taken: one that comes meanwhile wakes again
             host.receive_engine_events()
 
-    def _serve_request(self, host: SessionHost, envelope: Envelope) -> None:
+    def _serve_request(self, host: SessionHost, request: _Request) -> None:
+        envelope = request.envelope
         try:
-            reply = self._answer(host, envelope)
+            reply = self._answer(host, request)
         except Exception as error:  # noqa: BLE001 - whatever a request raises is told to its client
             reply = refusal_of(error, envelope.message.TYPE)
         route = self._waiting.finish(envelope)
@@ -162,13 +165,16 @@ class ControlDesk:
         if isinstance(envelope.message, Follow) and isinstance(reply, Following):
             self._followers.follow(route, reply.job, envelope.message.after_seq, reply.state)
 
-    def _answer(self, host: SessionHost, envelope: Envelope) -> Message:
+    def _answer(self, host: SessionHost, request: _Request) -> Message:
+        envelope = request.envelope
         message = envelope.message
         if isinstance(message, Hello):
             return self._welcome(host, message)
         if isinstance(message, GetStatus):
-            return Status(self._facts.epoch, host.session_count(), host.queued_count(), host.engine_infos())
-        return host.answer(envelope.client, envelope.id, message)
+            return Status(
+                self._facts.epoch, host.session_count(request.client), host.queued_count(), host.engine_infos()
+            )
+        return host.answer(request.client, envelope)
 
     def _welcome(self, host: SessionHost, hello: Hello) -> Message:
         if hello.wire_major != WIRE_MAJOR:

@@ -16,16 +16,19 @@ from typing import Any
 from xmem_protocol import INTERNAL, InputError, ServerError
 from xmem_server.files import full_storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LOCK_SECONDS = 3.0  # a server that is just stopping lets go within this
 _SCHEMA = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE session (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
     shot BLOB NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    touched REAL NOT NULL,
+    UNIQUE (owner, name)
 );
 CREATE TABLE plate (
     session INTEGER NOT NULL REFERENCES session,
@@ -53,6 +56,7 @@ CREATE TABLE revision (
     before BLOB,
     after BLOB,
     changed REAL NOT NULL,
+    kind TEXT NOT NULL DEFAULT 'edit',
     PRIMARY KEY (session, revision, frame, object_id)
 ) WITHOUT ROWID;
 CREATE TABLE job (
@@ -63,6 +67,7 @@ CREATE TABLE job (
     params_hash TEXT NOT NULL,
     state TEXT NOT NULL,
     place INTEGER NOT NULL,
+    batch INTEGER NOT NULL DEFAULT 0,
     last_seq INTEGER NOT NULL DEFAULT 0,
     plan BLOB NOT NULL,
     UNIQUE (session, params_hash)
@@ -100,6 +105,27 @@ CREATE TABLE request (
     reply BLOB,
     UNIQUE (client, id)
 );
+"""
+
+# From layout 1, which knew one client only. Tables that others refer to are made again, as SQLite's documentation says.
+_FROM_1 = """
+CREATE TABLE session_2 (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    shot BLOB NOT NULL,
+    revision INTEGER NOT NULL DEFAULT 0,
+    created REAL NOT NULL,
+    touched REAL NOT NULL,
+    UNIQUE (owner, name)
+);
+INSERT INTO session_2 SELECT number, 'local', name, shot, revision, created, created FROM session;
+DROP TABLE session;
+ALTER TABLE session_2 RENAME TO session;
+ALTER TABLE revision ADD COLUMN kind TEXT NOT NULL DEFAULT 'edit';
+ALTER TABLE job ADD COLUMN batch INTEGER NOT NULL DEFAULT 0;
+UPDATE request SET client = 'local/' || client;
+UPDATE schema_version SET version = 2;
 """
 
 
@@ -167,18 +193,24 @@ class Database:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
         with self.transaction():
             if not self.fetch("SELECT name FROM sqlite_master WHERE name = 'schema_version'"):
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
+                self._execute(_SCHEMA)
                 self.write("INSERT INTO schema_version VALUES (?)", SCHEMA_VERSION)
             (version,) = self.fetch_one("SELECT version FROM schema_version")
+            if version == 1:
+                self._execute(_FROM_1)
+                (version,) = self.fetch_one("SELECT version FROM schema_version")
+        connection.execute("PRAGMA foreign_keys = ON")  # only now: a table is dropped and made again above
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"{self._path.parent} was written by another version (layout {version}, this one writes {SCHEMA_VERSION}). "
                 "Start that version, or use another state folder."
             )
+
+    def _execute(self, script: str) -> None:
+        for statement in script.split(";\n"):
+            self._connection.execute(statement)
 
     def _explain_write(self, error: sqlite3.OperationalError) -> ServerError:
         if "full" in str(error):

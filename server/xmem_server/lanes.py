@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import socket
 import threading
@@ -23,6 +24,8 @@ from xmem_protocol import (
     pack,
     unpack,
 )
+from xmem_server.client_keys import ClientList
+from xmem_server.clients import ClientKey
 from xmem_server.connection import Keys
 from xmem_server.refusals import refusal_of
 
@@ -52,16 +55,21 @@ class LaneSettings:
 
 @dataclass(frozen=True)
 class Route:
-    """Which connection a message came from; good for as long as that connection lives."""
+    """Which connection a message came from, and by which CURVE key; good for as long as that connection lives."""
 
     identity: bytes
+    key: str
 
 
-Receive = Callable[[Route, Envelope], Message | None]
+Receive = Callable[[Route, ClientKey, Envelope], Message | None]
 
 
 class Lane:
     """Gives every message to ``receive`` on the lane's thread, and sends what ``send`` is given by any thread.
+
+    Whoever sent a message is looked up in the list of clients, and again before anything is sent back: a client that was
+    revoked gets nothing more, on an open connection either. The client's name in an envelope gets its key's name in
+    front, so that no two keys ever mean the same client.
 
     ``receive`` gives the reply, or None when it comes later by ``send``; it must not take time. ``lost`` is called on
     the lane's thread with a route that is gone. A peer that does not read until its queue is full is cut off for good:
@@ -73,10 +81,12 @@ class Lane:
         context: zmq.Context[zmq.Socket[bytes]],
         settings: LaneSettings,
         keys: Keys,
+        clients: ClientList,
         receive: Receive,
         lost: Callable[[Route], None],
     ) -> None:
         self._name = settings.name
+        self._clients = clients
         self._receive = receive
         self._lost = lost
         self._outbox: deque[tuple[Route, Envelope]] = deque()
@@ -139,21 +149,34 @@ class Lane:
     def _take_burst(self) -> None:
         for _ in range(_BURST):
             try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._take(Route(identity), frames)
+            route = Route(identity.bytes, _key_of(identity))
+            client = self._clients.fetch(route.key)
+            if client is None:
+                self._shut_out(route)
+            else:
+                self._take(route, client, [frame.bytes for frame in frames])
 
-    def _take(self, route: Route, frames: list[bytes]) -> None:
+    def _shut_out(self, route: Route) -> None:
+        """Answer nothing, for good: the key was revoked after its handshake."""
+        if route not in self._cut_off:
+            _LOG.warning("lane=%s refused a client, reason=revoked", self._name)
+            self._cut_off.add(route)
+            self._lost(route)
+
+    def _take(self, route: Route, client: ClientKey, frames: list[bytes]) -> None:
         request_id, kind = "", "unreadable"
         try:
             envelope = unpack(frames)
             request_id, kind = envelope.id, envelope.message.TYPE
             if not (0 < len(envelope.id) <= _MAX_NAME and 0 < len(envelope.client) <= _MAX_NAME):
                 raise RemoteProtocolError(f"A request has an id and a client name of 1 to {_MAX_NAME} letters.")
-            reply = self._receive(route, envelope)
+            envelope = dataclasses.replace(envelope, client=f"{client.name}/{envelope.client}")
+            reply = self._receive(route, client, envelope)
         except RemoteProtocolError as error:
-            _LOG.warning("lane=%s refused a message: %s", self._name, error)
+            _LOG.warning("lane=%s client=%s refused a message: %s", self._name, client.name, error)
             request_id = request_id or error.request_id
             reply = ErrorReply(error.code, str(error))
         except Exception as error:  # noqa: BLE001 - one bad request must never stop the lane
@@ -163,6 +186,9 @@ class Lane:
 
     def _send_now(self, route: Route, envelope: Envelope) -> None:
         if route in self._cut_off:
+            return
+        if self._clients.fetch(route.key) is None:
+            self._shut_out(route)
             return
         try:
             frames = pack(envelope, MAX_REPLY_BYTES)
@@ -181,6 +207,14 @@ class Lane:
             _LOG.info("lane=%s a peer is gone", self._name)
             self._cut_off.discard(route)
             self._lost(route)
+
+
+def _key_of(frame: zmq.Frame) -> str:
+    """Give the CURVE key that the authenticator wrote on a message, or nothing when it was not asked."""
+    try:
+        return str(frame.get("User-Id"))
+    except (zmq.ZMQError, KeyError):
+        return ""
 
 
 def refuse_lane(message: Message, lane: str) -> ErrorReply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -21,6 +21,7 @@ import zmq.auth.thread
 
 from xmem_protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, InputError, XMemError
 from xmem_server.bulk import MAX_UPLOAD_BYTES, BulkDesk
+from xmem_server.client_keys import LIST_NAME, ClientList, fetch_clients
 from xmem_server.connection import Endpoints, Keys, keep_keys, remove_connection, save_connection
 from xmem_server.control import ControlDesk, ServerFacts
 from xmem_server.decoding import Decoder
@@ -41,7 +42,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class ServeSettings:
     """Where the server listens, what it keeps where, and what computes.
 
-    ``bind`` is ``tcp://ADDRESS`` on the loopback; port 0 takes a free one. ``readable_roots`` are folders from which
+    ``bind`` is ``tcp://ADDRESS``; port 0 takes a free one, on the loopback alone. ``readable_roots`` are folders from which
     files may be taken by path, on this machine, instead of travelling.
     """
 
@@ -81,7 +82,8 @@ def serve(settings: ServeSettings) -> int:
 def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
     """Give a running server, engine ready and connection file written; it stops when the context is left.
 
-    Raises InputError when the address is not on the loopback, the state folder cannot be used, or the engine refuses.
+    Raises InputError when the address is not on the loopback and no client keys are allowed, the state folder cannot be used,
+    or the engine refuses.
     """
     check_bind(settings)
     with contextlib.ExitStack() as stack:
@@ -93,12 +95,13 @@ def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
         ready = engine.start()
         _LOG.info("engine device=%s model=%s sha256=%s", ready.device, ready.model, ready.model_sha256[:12])
         decoder = stack.enter_context(Decoder())
-        context, is_judge_alive = _open_context(stack, keys)
+        clients = ClientList(store.folder / LIST_NAME, keys.client_public)
+        context, is_judge_alive = open_context(stack, clients)
         facts = ServerFacts(os.urandom(8).hex(), MAX_UPLOAD_BYTES, tuple(str(root) for root in settings.readable_roots))
         control_desk, bulk_desk = ControlDesk(facts), BulkDesk(store, settings.readable_roots)
-        control = Lane(context, _control_lane(settings), keys, control_desk.receive, control_desk.lost)
+        control = Lane(context, _control_lane(settings), keys, clients, control_desk.receive, control_desk.lost)
         stack.callback(control.stop)
-        bulk = Lane(context, _bulk_lane(settings), keys, bulk_desk.receive, bulk_desk.lost)
+        bulk = Lane(context, _bulk_lane(settings), keys, clients, bulk_desk.receive, bulk_desk.lost)
         stack.callback(bulk.stop)
         host = SessionHost(store, engine, decoder, control_desk.wake)
         stack.callback(host.close)
@@ -109,7 +112,7 @@ def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
         control.start()
         bulk.start()
         endpoints = Endpoints(control.endpoint, bulk.endpoint)
-        save_connection(settings.connection_file, keys, endpoints)
+        save_connection(settings.connection_file, keys, _reached_from_here(endpoints), os.getpid())
         stack.callback(remove_connection, settings.connection_file)
         _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
         yield Server(endpoints, keys, (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive))
@@ -129,20 +132,28 @@ class Server:
 
 
 def check_bind(settings: ServeSettings) -> None:
-    """Raise InputError unless the server would listen on the loopback alone, on possible ports."""
+    """Raise InputError unless the server would listen on possible ports, and beyond the loopback for allowed keys alone."""
     scheme, _, address = settings.bind.partition("://")
     try:
-        is_loopback = address == "localhost" or ipaddress.IPv4Address(address).is_loopback
+        numeric = ipaddress.IPv4Address("127.0.0.1" if address == "localhost" else address)
     except ValueError:
-        is_loopback = False
-    if scheme != "tcp" or not is_loopback:
+        numeric = None
+    if scheme != "tcp" or numeric is None:
         raise InputError(
-            f"The server listens on this machine alone in this version (tcp://127.0.0.1); {settings.bind!r} was asked. "
-            "Other addresses need client keys that this version cannot make yet."
+            f"The server listens on an address in numbers, as tcp://127.0.0.1 or tcp://0.0.0.0; got {settings.bind!r}."
         )
     for port in (settings.control_port, settings.bulk_port):
         if not 0 <= port <= 65535:
             raise InputError(f"A port is 1 to 65535, or 0 for a free one; got {port}.")
+    if numeric.is_loopback:
+        return
+    if not fetch_clients(settings.state / LIST_NAME):
+        raise InputError(
+            f"{settings.bind} can be reached from the network and no client key is allowed yet. Make one first: "
+            f"xmem keys new NAME FILE --host HOST --state {settings.state}"
+        )
+    if not (settings.control_port and settings.bulk_port):
+        raise InputError("Beyond this machine the server needs a port that its clients know, as --port 5570.")
 
 
 class _OneLine(logging.Formatter):
@@ -167,29 +178,36 @@ def _remove_stale(connection_file: Path) -> None:
         connection_file.unlink()
 
 
-class _OneClientKey:
-    """Lets one CURVE key in; the authenticator calls it for every handshake."""
+class _Judge:
+    """Lets the listed CURVE keys in; the authenticator calls it for every handshake."""
 
-    def __init__(self, client_public: str) -> None:
-        self._client_public = client_public.encode("ascii")
+    def __init__(self, clients: ClientList) -> None:
+        self._clients = clients
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether this key may enter."""
-        is_known = hmac.compare_digest(key, self._client_public)
-        if not is_known:
-            _LOG.warning("refused a client with an unknown key, domain=%s", domain)
-        return is_known
+        """Whether this key (Z85) may enter."""
+        client = self._clients.fetch(key.decode("ascii", "replace"))
+        if client is None:
+            _LOG.warning("refused a handshake, reason=unknown_key domain=%s", domain)
+        return client is not None
 
 
-def _open_context(stack: contextlib.ExitStack, keys: Keys) -> tuple[zmq.Context[zmq.Socket[bytes]], Callable[[], bool]]:
+def open_context(
+    stack: contextlib.ExitStack, clients: ClientList
+) -> tuple[zmq.Context[zmq.Socket[bytes]], Callable[[], bool]]:
     """Give a ZeroMQ context in which every handshake is judged, and whether the judge lives; both end with the stack."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack.callback(context.term)
     authenticator = zmq.auth.thread.ThreadAuthenticator(context, log=logging.getLogger(f"{__name__}.zap"))
     authenticator.start()
     stack.callback(authenticator.stop)
-    authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=_OneClientKey(keys.client_public))
+    authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=_Judge(clients))
     return context, authenticator.is_alive
+
+
+def _reached_from_here(endpoints: Endpoints) -> Endpoints:
+    """Give the endpoints as a client on this machine names them: nobody connects to *all addresses*."""
+    return Endpoints(*(each.replace("//0.0.0.0:", "//127.0.0.1:") for each in dataclasses.astuple(endpoints)))
 
 
 def _control_lane(settings: ServeSettings) -> LaneSettings:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from xmem_protocol import (
     BAD_REQUEST,
+    FORBIDDEN,
     LIMIT_EXCEEDED,
     MAX_ARRAY_ITEMS,
     NOT_FOUND,
@@ -20,6 +21,7 @@ from xmem_protocol import (
     Cancel,
     CancelAccepted,
     EngineInfo,
+    Envelope,
     Event,
     FindMissing,
     Follow,
@@ -44,6 +46,7 @@ from xmem_protocol import (
     ThumbnailMade,
 )
 from xmem_server import checks, planning
+from xmem_server.clients import ClientKey
 from xmem_server.engines import Engine
 from xmem_server.headers import check_picture_size, say_which
 from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
@@ -87,7 +90,7 @@ class SessionHost:
         self._engine = engine
         self._decoder = decoder
         self._queue = JobQueue(store, engine, wake)
-        self._changes: dict[type[Message], Callable[[Any], Effect]] = {
+        self._changes: dict[type[Message], Callable[[ClientKey, Any], Effect]] = {
             OpenSession: self._open_session,
             PutPlates: self._put_plates,
             PutKey: self._put_key,
@@ -97,34 +100,36 @@ class SessionHost:
         }
         engine.listen(wake)
 
-    def answer(self, client: str, request_id: str, message: Message) -> Message:
-        """Give the answer to a request; sent again with the same id it has no second effect.
+    def answer(self, client: ClientKey, envelope: Envelope) -> Message:
+        """Give the answer to a client's request; sent again with the same id it has no second effect.
 
         Raises InputError or ServerError when it cannot be done; then nothing has changed.
         """
+        message = envelope.message
         if isinstance(message, FindMissing):
             return Missing(tuple(name for name in message.sha256s if not self._store.has_file(name)))
         if isinstance(message, Follow):
-            return Following(message.job, self._known_job(message.job).state)
+            return Following(message.job, self._known_job(client, message.job).state)
         if isinstance(message, Cancel):
-            self.request_cancel(message.job)
+            self.request_cancel(message.job, client)
             return CancelAccepted(message.job)
         if isinstance(message, MakeThumbnail):
-            return self._make_thumbnail(message)
+            return self._make_thumbnail(client, message)
         prepare = self._changes.get(type(message))
         if prepare is None:
             raise ServerError(BAD_REQUEST, f"A {message.TYPE} is not a request that a session answers.")
-        return self._change(Request(client, request_id, message, getattr(message, "session", "")), prepare)
+        request = Request(envelope.client, envelope.id, message, getattr(message, "session", ""))
+        return self._change(client, request, prepare)
 
-    def _change(self, request: Request, prepare: Callable[[Any], Effect]) -> Message:
+    def _change(self, client: ClientKey, request: Request, prepare: Callable[[ClientKey, Any], Effect]) -> Message:
         if not request.id or not request.client:
             raise ServerError(
                 BAD_REQUEST, f"A {request.message.TYPE} needs an id and a client, to be sent again safely."
             )
         known = self._sessions.fetch_reply(request)
         if known is not None:
-            return known.message or self._fetch_state(request.session)
-        effect = prepare(request.message)  # looks at files, which may take long: outside the transaction
+            return known.message or self._fetch_state(client, request.session)
+        effect = prepare(client, request.message)  # looks at files, which may take long: outside the transaction
         with self._store.database.transaction():
             reply = effect()
             self._sessions.save_reply(request, reply)
@@ -133,22 +138,23 @@ class SessionHost:
 
     # ------------------------------------------------------------------------------------------ sessions, plates, keys
 
-    def _open_session(self, message: OpenSession) -> Effect:
-        checks.check_session_name(message.session)
+    def _open_session(self, client: ClientKey, message: OpenSession) -> Effect:
+        owner, name = _resolve(client, message.session)
+        checks.check_session_name(name)
         checks.check_shot(message.shot)
 
         def effect() -> Message:
-            known = self._sessions.fetch(message.session)
+            known = self._sessions.fetch(owner, name)
             if known is None:
-                self._sessions.add(message.session, message.shot)
+                self._sessions.add(owner, name, message.shot)
             else:
                 checks.check_same_shot(message.session, known.shot, message.shot)
-            return self._fetch_state(message.session)
+            return self._fetch_state(client, message.session)
 
         return effect
 
-    def _put_plates(self, message: PutPlates) -> Effect:
-        session = self._known_session(message.session)
+    def _put_plates(self, client: ClientKey, message: PutPlates) -> Effect:
+        session = self._known_session(client, message.session)
         frames = [plate.frame for plate in message.plates]
         if len(set(frames)) < len(frames):
             twice = next(frame for frame in frames if frames.count(frame) > 1)
@@ -159,7 +165,7 @@ class SessionHost:
 
         def effect() -> Message:
             self._sessions.save_plates(session.number, message.plates)
-            return self._fetch_state(message.session)
+            return self._fetch_state(client, message.session)
 
         return effect
 
@@ -189,8 +195,8 @@ class SessionHost:
         )
         return int(header.pictures)
 
-    def _put_key(self, message: PutKey) -> Effect:
-        session = self._known_session(message.session)
+    def _put_key(self, client: ClientKey, message: PutKey) -> Effect:
+        session = self._known_session(client, message.session)
         key = message.key
         checks.check_key(key, session.shot)
         if key.presence == PRESENT:
@@ -202,7 +208,7 @@ class SessionHost:
             if is_new and len(known) >= MAX_KEYS:
                 raise ServerError(LIMIT_EXCEEDED, f"A session holds {MAX_KEYS} keys at most. Remove some first.")
             self._sessions.save_key(session.number, key)
-            return self._fetch_state(message.session)
+            return self._fetch_state(client, message.session)
 
         return effect
 
@@ -222,8 +228,8 @@ class SessionHost:
         if not self._store.has_file(sha256):
             raise ServerError(NOT_FOUND, f"{where}: its file {sha256[:12]} is not on the server yet. Upload it first.")
 
-    def _remove_key(self, message: RemoveKey) -> Effect:
-        session = self._known_session(message.session)
+    def _remove_key(self, client: ClientKey, message: RemoveKey) -> Effect:
+        session = self._known_session(client, message.session)
         checks.check_frame(message.frame, session.shot)
 
         def effect() -> Message:
@@ -235,13 +241,13 @@ class SessionHost:
                     if key.frame == message.frame and message.object_id in (0, key.object_id)
                 ],
             )
-            return self._fetch_state(message.session)
+            return self._fetch_state(client, message.session)
 
         return effect
 
-    def _make_thumbnail(self, message: MakeThumbnail) -> ThumbnailMade:
+    def _make_thumbnail(self, client: ClientKey, message: MakeThumbnail) -> ThumbnailMade:
         """Draw and store a thumbnail. Nothing is journalled: it can be drawn again."""
-        session = self._known_session(message.session)
+        session = self._known_session(client, message.session)
         checks.check_frame(message.frame, session.shot)
         checks.check_thumbnail_height(message.height)
         plate = self._sessions.fetch_plates(session.number).get(message.frame)
@@ -256,8 +262,8 @@ class SessionHost:
 
     # ------------------------------------------------------------------------------------------------------------ jobs
 
-    def _start_propagation(self, message: StartPropagation) -> Effect:
-        session = self._known_session(message.session)
+    def _start_propagation(self, client: ClientKey, message: StartPropagation) -> Effect:
+        session = self._known_session(client, message.session)
         checks.check_propagation(message.settings, session.shot)
         colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
@@ -269,8 +275,8 @@ class SessionHost:
 
         return effect
 
-    def _start_suggestion(self, message: StartSuggestion) -> Effect:
-        session = self._known_session(message.session)
+    def _start_suggestion(self, client: ClientKey, message: StartSuggestion) -> Effect:
+        session = self._known_session(client, message.session)
         colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
         def effect() -> Message:
@@ -337,8 +343,9 @@ class SessionHost:
         """Give where the job is now, or None when it has ended."""
         return self._queue.fetch_progress(job)
 
-    def request_cancel(self, job: str) -> None:
-        """Stop a job; any thread may call. Raises ServerError NOT_FOUND for a job that never was."""
+    def request_cancel(self, job: str, client: ClientKey) -> None:
+        """Stop a job; any thread may call. Raises ServerError NOT_FOUND for a job that never was, FORBIDDEN for another's."""
+        self._known_job(client, job)
         self._queue.request_cancel(job)
 
     def engine_infos(self) -> tuple[EngineInfo, ...]:
@@ -346,9 +353,9 @@ class SessionHost:
         info = self._engine.info()
         return (dataclasses.replace(info, state="busy") if self._queue.running else info,)
 
-    def session_count(self) -> int:
-        """Give the number of sessions that the server keeps."""
-        return self._sessions.count()
+    def session_count(self, client: ClientKey) -> int:
+        """Give the number of sessions that this client can see."""
+        return self._sessions.count("" if client.is_supervisor else client.name)
 
     def queued_count(self) -> int:
         """Give the number of jobs that wait."""
@@ -362,28 +369,43 @@ class SessionHost:
 
     # -------------------------------------------------------------------------------------------------------- within
 
-    def _known_session(self, name: str) -> SessionRecord:
-        session = self._sessions.fetch(name)
+    def _known_session(self, client: ClientKey, name: str) -> SessionRecord:
+        session = self._sessions.fetch(*_resolve(client, name))
         if session is None:
             raise ServerError(NOT_FOUND, f"The server knows no session {name[:80]!r}. Open it first.")
         return session
 
-    def _known_job(self, job: str) -> JobRecord:
+    def _known_job(self, client: ClientKey, job: str) -> JobRecord:
         record = self._store.jobs.fetch(job)
         if record is None:
             raise ServerError(NOT_FOUND, f"The server knows no job {job[:80]!r}.")
+        if not client.is_supervisor and self._sessions.fetch_number(record.session).owner != client.name:
+            raise ServerError(FORBIDDEN, f"Job {job[:80]!r} belongs to another client. Ask for a supervisor's key.")
         return record
 
-    def _fetch_state(self, name: str) -> SessionState:
-        session = self._known_session(name)
+    def _fetch_state(self, client: ClientKey, name: str) -> SessionState:
+        session = self._known_session(client, name)
         return SessionState(
-            session=session.name,
+            session=name,
             shot=session.shot,
             revision=session.revision,
             plate_count=self._sessions.count_plates(session.number),
             keys=self._sessions.fetch_keys(session.number),
             jobs=self._store.jobs.fetch_infos(session.number, JOBS_NAMED),
         )
+
+
+def _resolve(client: ClientKey, name: str) -> tuple[str, str]:
+    """Give the owner and the name of the session that a client means: its own, or ``@OWNER/NAME`` for a supervisor.
+
+    Raises ServerError FORBIDDEN when it is another's and the client is no supervisor.
+    """
+    if not name.startswith("@"):
+        return client.name, name
+    owner, _, own_name = name[1:].partition("/")
+    if owner != client.name and not client.is_supervisor:
+        raise ServerError(FORBIDDEN, f"Session {name[:80]!r} belongs to another client. Ask for a supervisor's key.")
+    return owner, own_name
 
 
 def _new_job() -> str:

@@ -17,9 +17,10 @@ _REPLY_KINDS = kinds_of(JobAccepted)
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """One session: ``number`` names its folder, ``revision`` grows with every change of keys."""
+    """One session: ``number`` names its folder, ``owner`` the client whose it is; ``revision`` grows with every change of keys."""
 
     number: int
+    owner: str
     name: str
     shot: Shot
     revision: int
@@ -64,14 +65,14 @@ class SessionTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def count(self) -> int:
-        """Give the number of sessions."""
-        (number,) = self._database.fetch_one("SELECT count(*) FROM session")
+    def count(self, owner: str = "") -> int:
+        """Give the number of this owner's sessions, or of all of them."""
+        (number,) = self._database.fetch_one("SELECT count(*) FROM session WHERE ? IN ('', owner)", owner)
         return int(number)
 
-    def fetch(self, name: str) -> SessionRecord | None:
-        """Give the session of this name, or None."""
-        return self._fetch_where("name = ?", name)
+    def fetch(self, owner: str, name: str) -> SessionRecord | None:
+        """Give the owner's session of this name, or None."""
+        return self._fetch_where("owner = ? AND name = ?", owner, name)
 
     def fetch_number(self, number: int) -> SessionRecord:
         """Give the session of this number, which exists."""
@@ -80,19 +81,24 @@ class SessionTable:
             raise LookupError(number)
         return record
 
-    def _fetch_where(self, condition: str, value: str | int) -> SessionRecord | None:
+    def _fetch_where(self, condition: str, *values: str | int) -> SessionRecord | None:
         row = self._database.fetch_one(
-            f"SELECT number, name, shot, revision FROM session WHERE {condition}",
-            value,
+            f"SELECT number, owner, name, shot, revision FROM session WHERE {condition}", *values
         )
         if row is None:
             return None
-        return SessionRecord(row[0], row[1], unpack_message(row[2], kinds_of(Shot)), row[3])
+        return SessionRecord(row[0], row[1], row[2], unpack_message(row[3], kinds_of(Shot)), row[4])
 
-    def add(self, name: str, shot: Shot) -> None:
+    def add(self, owner: str, name: str, shot: Shot) -> None:
         """Journal a new session."""
+        now = time.time()
         self._database.write(
-            "INSERT INTO session (name, shot, created) VALUES (?, ?, ?)", name, pack_message(shot), time.time()
+            "INSERT INTO session (owner, name, shot, created, touched) VALUES (?, ?, ?, ?, ?)",
+            owner,
+            name,
+            pack_message(shot),
+            now,
+            now,
         )
 
     def save_plates(self, number: int, plates: Iterable[Plate]) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from xmem_protocol import (
     CHUNK_BYTES,
+    Envelope,
     FrameFailed,
     JobCancelled,
     JobDone,
@@ -33,6 +34,7 @@ from xmem_protocol import (
     Shot,
     StartPropagation,
 )
+from xmem_server.clients import LOCAL, ClientKey
 from xmem_server.engines import EngineProcess
 from xmem_server.session import SessionHost
 from xmem_server.store import StorageLimits, Store
@@ -40,6 +42,7 @@ from xmem_server.store import StorageLimits, Store
 WIDTH, HEIGHT = 64, 48
 SHOT = Shot("sh010", WIDTH, HEIGHT, 1.0, 1001, 1008, "display")
 FINAL = (JobDone, JobFailed, JobCancelled)
+LOCAL_CLIENT = ClientKey(LOCAL, "l" * 40, is_supervisor=True)
 NO_RESERVE = StorageLimits(reserve_bytes=0)
 _NUMBERS = itertools.count(1)
 
@@ -118,8 +121,8 @@ class House:
         self.host.close()
         self.store.close()
 
-    def ask(self, message, request_id=None, client="nuke-1"):
-        return self.host.answer(client, request_id or f"request-{next(_NUMBERS)}", message)
+    def ask(self, message, request_id=None, client="nuke-1", key=LOCAL_CLIENT):
+        return self.host.answer(key, Envelope(message, request_id or f"request-{next(_NUMBERS)}", client))
 
     def script(self, **script):
         write_script(self.engine_folder, script)

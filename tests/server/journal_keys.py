@@ -14,8 +14,8 @@ from xmem_server.store import Store
 
 def main(folder: str, round_number: int) -> None:
     store = Store(Path(folder), NO_RESERVE)
-    if store.sessions.fetch("roto") is None:
-        store.sessions.add("roto", SHOT)
+    if store.sessions.fetch("local", "roto") is None:
+        store.sessions.add("local", "roto", SHOT)
     sha256 = upload(store, alpha())
     sys.stdout.write("ready\n")
     sys.stdout.flush()

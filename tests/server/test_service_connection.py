@@ -44,7 +44,7 @@ def test_when_others_may_read_secrets_then_both_sides_refuse_them(tmp_path, mode
 def test_when_a_connection_is_saved_then_a_client_reads_it_and_no_server_secret_is_in_it(tmp_path):
     path = tmp_path / "connection.json"
     keys = keep_keys(tmp_path / "keys.json")
-    save_connection(path, keys, ENDPOINTS)
+    save_connection(path, keys, ENDPOINTS, os.getpid())
     assert _mode(path) == 0o600
     assert fetch_connection(path) == Connection(
         ENDPOINTS.control, ENDPOINTS.bulk, keys.server_public, keys.client_public, keys.client_secret
@@ -64,7 +64,7 @@ def test_when_a_link_stands_where_the_connection_goes_then_its_target_is_not_wri
 
 def test_when_the_connection_is_removed_then_anothers_stays(tmp_path):
     path = tmp_path / "connection.json"
-    save_connection(path, keep_keys(tmp_path / "keys.json"), ENDPOINTS)
+    save_connection(path, keep_keys(tmp_path / "keys.json"), ENDPOINTS, os.getpid())
     own = path.read_text()
     path.write_text(own.replace(str(os.getpid()), "1"))
     remove_connection(path)
@@ -89,7 +89,7 @@ def test_when_a_file_is_something_else_then_one_line_says_so(tmp_path, content):
 @pytest.mark.parametrize("changes", [{"control": 5}, {"server_key": "short"}, {"secret_key": None}])
 def test_when_a_field_is_wrong_then_the_connection_is_refused(tmp_path, changes):
     path = tmp_path / "connection.json"
-    save_connection(path, keep_keys(tmp_path / "keys.json"), ENDPOINTS)
+    save_connection(path, keep_keys(tmp_path / "keys.json"), ENDPOINTS, os.getpid())
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(InputError, match="Start the server again"):
         fetch_connection(path)

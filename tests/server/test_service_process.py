@@ -28,7 +28,7 @@ def run_refused(folder, *options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["bind=tcp://0.0.0.0"], "this machine alone"),
+        (["bind=tcp://0.0.0.0"], "xmem keys new"),
         (["control_port=70000"], "A port is 1 to 65535"),
         (["state={folder}/a-file/state"], "state folder"),
         (["connection_file={folder}/nowhere/connection.json"], "is not a folder"),

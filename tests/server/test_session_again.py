@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tests.server.house import SHOT, House, failures, mattes
+from tests.server.house import LOCAL_CLIENT, SHOT, House, failures, mattes
 from xmem_protocol import InputError, JobDone, MatteReady, StartSuggestion, SuggestionSettings
 from xmem_server import planning
 from xmem_server.decoding import Decoder
@@ -77,7 +77,7 @@ def test_when_a_cancelled_job_makes_a_frame_that_failed_before_then_the_failure_
     house.script(fail_frame=1002, wait_at=1005)
     job = house.start()
     house.pump(lambda: 1004 in mattes(house.events(job)))
-    house.host.request_cancel(job)
+    house.host.request_cancel(job, LOCAL_CLIENT)
     assert failures(house.finish(job)) == [1002]
     house.script()
     assert house.start() == job

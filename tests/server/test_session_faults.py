@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.house import (
+    LOCAL_CLIENT,
     House,
     fill_disk,
     folder_of,
@@ -94,7 +95,7 @@ def test_when_a_cancelled_job_ends_by_the_death_of_the_engine_then_it_is_cancell
     house.script(die_at=1003, die_always=True)
     job = house.start()
     wait_for_matte(house, job, 1002)
-    house.host.request_cancel(job)
+    house.host.request_cancel(job, LOCAL_CLIENT)
     house.finish(job)
     assert house.state_of(job) == "cancelled"
 
@@ -134,7 +135,7 @@ def test_when_a_real_disk_fills_up_within_a_job_then_it_fails_saying_so_and_noth
         house.go()
         events = house.finish(job)
         assert (mattes(events), events[-1].code) == ([1001, 1002, 1003], STORAGE_FULL)
-        assert house.host.session_count() == 1
+        assert house.host.session_count(LOCAL_CLIENT) == 1
         fill_disk(disk / "another program")
         with pytest.raises(ServerError) as caught:
             upload(house.store, picture(1, 200, 200))
@@ -203,7 +204,7 @@ def test_when_the_server_restarts_then_the_interrupted_job_goes_on_where_it_was(
         assert numbers(events) == list(range(1, 10))
         assert house.plans()[-1]["finished"] == [1001, 1002, 1003, 1004, 1005]
         assert Path(house.plans()[-1]["snapshot"]).name == "1004.state"
-        house.host.request_cancel(waiting)
+        house.host.request_cancel(waiting, LOCAL_CLIENT)
         assert house.events(waiting) == (JobCancelled(waiting, 1),)
 
 

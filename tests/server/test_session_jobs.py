@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.house import SHOT, House, folder_of, mattes, numbers, picture, wait_for_matte
+from tests.server.house import LOCAL_CLIENT, SHOT, House, folder_of, mattes, numbers, picture, wait_for_matte
 from xmem_protocol import (
     NOT_FOUND,
     Cancel,
@@ -104,7 +104,7 @@ def test_when_a_start_is_sent_again_after_a_cancel_then_the_job_stays_cancelled(
     message = StartPropagation("roto", PropagationSettings(1001, 1008))
     job = house.ask(message, "start-1").job
     wait_for_matte(house, job, 1002)
-    house.host.request_cancel(job)
+    house.host.request_cancel(job, LOCAL_CLIENT)
     house.finish(job)
     assert house.ask(message, "start-1").job == job
     assert house.state_of(job) == "cancelled"
@@ -212,12 +212,12 @@ def test_when_a_queued_job_is_cancelled_then_it_ends_at_once(house):
     assert house.events(second) == (JobCancelled(second, 1),)
     house.go()
     assert isinstance(house.finish(first)[-1], JobDone)
-    house.host.request_cancel(first)  # it has ended: nothing happens
+    house.host.request_cancel(first, LOCAL_CLIENT)  # it has ended: nothing happens
     assert house.state_of(first) == "done"
 
 
 def test_when_an_unknown_job_is_asked_for_then_it_is_not_found(house):
-    for ask in (lambda: house.host.request_cancel("none"), lambda: house.ask(Follow("none", 0))):
+    for ask in (lambda: house.host.request_cancel("none", LOCAL_CLIENT), lambda: house.ask(Follow("none", 0))):
         with pytest.raises(ServerError) as caught:
             ask()
         assert caught.value.code == NOT_FOUND
@@ -229,7 +229,7 @@ def test_when_a_cancelled_job_is_started_again_then_it_goes_on_from_its_snapshot
     house.script(wait_at=1006)
     job = house.start(snapshot_every=2)
     wait_for_matte(house, job, 1005)
-    canceller = threading.Thread(target=house.host.request_cancel, args=(job,))
+    canceller = threading.Thread(target=house.host.request_cancel, args=(job, LOCAL_CLIENT))
     canceller.start()
     canceller.join()
     events = house.finish(job)
@@ -250,7 +250,7 @@ def test_when_a_job_is_started_again_while_it_is_being_cancelled_then_it_goes_on
     house.script(wait_at=1004)
     job = house.start()
     wait_for_matte(house, job, 1003)
-    house.host.request_cancel(job)
+    house.host.request_cancel(job, LOCAL_CLIENT)
     assert house.start() == job
     house.script()
     events = house.finish(job)

@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.server.house import SHOT, House, alpha, picture, sha256_of, upload
+from tests.server.house import LOCAL_CLIENT, SHOT, House, alpha, picture, sha256_of, upload
 from xmem_protocol import (
     BAD_REQUEST,
     NOT_FOUND,
     STORAGE_FULL,
+    Envelope,
     FindMissing,
     GetStatus,
     InputError,
@@ -55,7 +56,7 @@ def test_when_a_session_opens_then_it_is_empty_and_opens_again(house):
         (),
     )
     assert house.open() == state
-    assert house.host.session_count() == 1
+    assert house.host.session_count(LOCAL_CLIENT) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_when_a_session_opens_with_another_shot_then_the_difference_is_named(hou
 def test_when_a_shot_cannot_be_then_no_session_opens(house, change):
     with pytest.raises(InputError):
         house.open(shot=dataclasses.replace(SHOT, **change))
-    assert house.host.session_count() == 0
+    assert house.host.session_count(LOCAL_CLIENT) == 0
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "x" * 201])
@@ -249,7 +250,7 @@ def test_when_a_request_id_is_used_for_something_else_then_it_is_refused(house):
     assert caught.value.code == BAD_REQUEST
     for request_id, client in (("", "nuke-1"), ("put-2", "")):
         with pytest.raises(ServerError, match="needs an id"):
-            house.host.answer(client, request_id, RemoveKey("roto", 1001, 1))
+            house.host.answer(LOCAL_CLIENT, Envelope(RemoveKey("roto", 1001, 1), request_id, client))
 
 
 def test_when_the_server_restarts_then_sessions_plates_keys_and_answers_are_there(tmp_path, decoder):
@@ -287,6 +288,6 @@ def test_when_the_disk_is_full_then_the_key_is_refused_and_can_be_sent_again(hou
             codes.add(error.code)
             break
     assert codes == {STORAGE_FULL}
-    revision = house.store.sessions.fetch("roto").revision
+    revision = house.store.sessions.fetch("local", "roto").revision
     house.store.database.fetch("PRAGMA max_page_count = 1000000")
     assert house.ask(PutKey("roto", dataclasses.replace(key, frame=1008))).revision == revision + 1

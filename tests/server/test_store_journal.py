@@ -33,7 +33,7 @@ PLAN = PropagationPlan("job-1", "roto", SHOT, (), (), PropagationSettings(1001, 
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path / "state", NO_RESERVE)
-    store.sessions.add("roto", SHOT)
+    store.sessions.add("local", "roto", SHOT)
     yield store
     store.close()
 
@@ -63,7 +63,7 @@ def test_when_a_transaction_fails_then_nothing_of_it_is_kept(store):
     with pytest.raises(ZeroDivisionError):
         change()
     assert store.sessions.fetch_keys(1) == ()
-    assert store.sessions.fetch("roto").revision == 0
+    assert store.sessions.fetch("local", "roto").revision == 0
 
 
 def test_when_keys_are_added_replaced_and_removed_then_the_history_tells_each(store):
@@ -74,7 +74,7 @@ def test_when_keys_are_added_replaced_and_removed_then_the_history_tells_each(st
     store.sessions.remove_keys(1, [key(1005)])
     store.sessions.remove_keys(1, [])
     assert store.sessions.fetch_keys(1) == (key(1001, sha256="b" * 64),)
-    assert store.sessions.fetch("roto").revision == 4
+    assert store.sessions.fetch("local", "roto").revision == 4
     history = [
         (change.revision, change.frame, change.before, change.after) for change in store.sessions.fetch_history(1)
     ]
@@ -121,7 +121,7 @@ def test_when_jobs_are_queued_then_they_keep_their_order_and_one_can_be_put_firs
 
 def test_when_the_store_opens_again_then_all_is_there_and_running_jobs_are_interrupted(tmp_path):
     store = Store(tmp_path / "state", NO_RESERVE)
-    store.sessions.add("roto", SHOT)
+    store.sessions.add("local", "roto", SHOT)
     store.sessions.save_key(1, key(1001))
     for state in ("queued", "running", "done"):
         add_job(store, f"job-{state}", state, state)
@@ -134,7 +134,7 @@ def test_when_the_store_opens_again_then_all_is_there_and_running_jobs_are_inter
     store.jobs.save_snapshot("job-running", SnapshotRecord(1002, snapshots / "1002.state"))
     store.close()
     again = Store(tmp_path / "state", NO_RESERVE)
-    assert again.sessions.fetch("roto").shot == SHOT
+    assert again.sessions.fetch("local", "roto").shot == SHOT
     assert again.sessions.fetch_keys(1) == (key(1001),)
     assert [info.state for info in again.jobs.fetch_infos(1, 10)] == ["interrupted", "interrupted", "done"]
     assert again.jobs.fetch_results("job-done") == ((1001, MatteFile(1, "c" * 64, 5, ".exr")),)
@@ -184,7 +184,7 @@ def test_when_the_journal_finds_no_space_then_it_says_so_and_keeps_what_was_ackn
     assert store.sessions.fetch_keys(1) == (key(1001),)
     store.database.fetch("PRAGMA max_page_count = 1000000")
     store.sessions.save_key(1, key(1002))
-    assert store.sessions.fetch("roto").revision == 2
+    assert store.sessions.fetch("local", "roto").revision == 2
 
 
 def test_when_a_process_that_journals_keys_is_killed_then_no_acknowledged_key_is_lost(tmp_path):
@@ -208,7 +208,7 @@ def test_when_a_process_that_journals_keys_is_killed_then_no_acknowledged_key_is
     keys = store.sessions.fetch_keys(1)
     assert acknowledged <= {(found.frame, found.object_id) for found in keys}
     assert len(keys) <= len(acknowledged) + 20  # the one on its way when the process was killed
-    assert store.sessions.fetch("roto").revision == len(keys)
+    assert store.sessions.fetch("local", "roto").revision == len(keys)
     assert {found.sha256 for found in keys} == {sha256_of(content)}
     assert store.file_path(sha256_of(content)).read_bytes() == content
     assert store.database.fetch("PRAGMA integrity_check") == [("ok",)]

@@ -38,7 +38,7 @@ def test_when_a_key_frames_thumbnail_is_asked_then_its_alpha_is_drawn_over_the_p
 
 
 def plate_of(house, frame):
-    session = house.store.sessions.fetch("roto")
+    session = house.store.sessions.fetch("local", "roto")
     return house.store.sessions.fetch_plates(session.number)[frame].sha256
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from training.losses import (
-    alpha_loss,
     aggregate_logits,
+    alpha_loss,
     bootstrapped_cross_entropy,
     clip_loss,
     dice_loss,

@@ -9,10 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+from xmem_protocol import InputError
 from xmem_server.commands.console import Console
 from xmem_server.service import ServeSettings, serve
 from xmem_server.weights_store import fetch_model_choice
 
+DEFAULT_PORT = 5570  # of a server on the network; pixels go to the next one
 SUMMARY = "Run the server that Nuke and the other commands talk to, until it is stopped with Ctrl-C."
 
 
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bind",
         default="127.0.0.1",
         metavar="ADDR",
-        help="address to listen on; this version serves its own machine only",
+        help="address to listen on, tcp://ADDR:PORT too; beyond this machine only for keys made by 'xmem keys new'",
     )
     parser.add_argument(
         "--port", type=int, default=0, help="port to listen on, and the next one for pixels; 0 takes free ones"
@@ -73,18 +75,30 @@ def run(options: argparse.Namespace, console: Console) -> int:
     del console  # the server logs to stderr itself
     if options.until_stdin_closes:
         threading.Thread(target=_stop_when_stdin_closes, daemon=True).start()
+    bind, port = _split(options.bind, options.port)
     return serve(
         ServeSettings(
             state=options.state.expanduser().resolve(),
             connection_file=(options.connection or options.state / "connection.json").expanduser().resolve(),
             model=fetch_model_choice(options.model),
             device=options.device,
-            bind=options.bind if "://" in options.bind else f"tcp://{options.bind}",
-            control_port=options.port,
-            bulk_port=options.port + 1 if options.port else 0,
+            bind=bind,
+            control_port=port,
+            bulk_port=port + 1 if port else 0,
             readable_roots=tuple(root.expanduser().resolve() for root in options.readable_root),
         )
     )
+
+
+def _split(bind: str, port: int) -> tuple[str, int]:
+    """Give ``tcp://ADDRESS`` and the port, which may be part of ``bind``; beyond the loopback it has a default."""
+    scheme, address = bind.split("://", 1) if "://" in bind else ("tcp", bind)
+    address, colon, named = address.partition(":")
+    if colon and (not named.isdecimal() or port not in (0, int(named))):
+        raise InputError(f"--bind looks like tcp://ADDRESS:PORT; got {bind!r}, with --port {port}.")
+    port = int(named) if colon else port
+    is_loopback = address == "localhost" or address.startswith("127.")
+    return f"{scheme}://{address}", port or (0 if is_loopback else DEFAULT_PORT)
 
 
 def fetch_state_folder() -> Path:
