@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from xmem_client.lane import ClientLane, Timeouts, new_id
 from xmem_protocol import (
+    BUSY,
     ConnectionLostError,
     ErrorReply,
     Event,
@@ -36,6 +37,7 @@ class Requests:
         self.lane.begin()
         started = time.monotonic()
         sent_at, sent_generation = -1.0, -1
+        busy_wait = self.timeouts.backoff_first
         while time.monotonic() - started < self.timeouts.answer:
             now = time.monotonic()
             if self.lane.generation != sent_generation or now - sent_at >= self.timeouts.resend:
@@ -47,6 +49,10 @@ class Requests:
             if isinstance(envelope.message, Event):
                 if envelope.message.job in self.events:
                     self.events[envelope.message.job].append(envelope.message)
+            elif envelope.id == request_id and _is_busy(envelope.message):
+                time.sleep(busy_wait)  # the server lives and has much to do: ask again, less and less often
+                busy_wait = min(2 * busy_wait, self.timeouts.backoff_last)
+                sent_generation = -1
             elif envelope.id == request_id:
                 return self.answer_of(envelope.message, kind)
             elif not envelope.id and isinstance(envelope.message, ErrorReply):
@@ -62,3 +68,7 @@ class Requests:
         if not isinstance(message, kind):
             raise RemoteProtocolError(f"The server answered {message.TYPE!r} where {kind.TYPE!r} was due.")
         return message
+
+
+def _is_busy(message: Message) -> bool:
+    return isinstance(message, ErrorReply) and message.code == BUSY

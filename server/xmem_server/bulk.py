@@ -15,16 +15,19 @@ from xmem_protocol import (
     FileChunk,
     FileStored,
     FindMissing,
+    InputError,
     Message,
     Missing,
     Ping,
     Pong,
+    ServerError,
     UploadChunk,
     UploadState,
 )
 from xmem_server.clients import ClientKey
 from xmem_server.files import FileStore
 from xmem_server.lanes import Route, refuse_lane
+from xmem_server.limits import ClientLimits, UploadQuota
 from xmem_server.refusals import refusal_of
 from xmem_server.waiting import WaitingRequests
 
@@ -38,9 +41,10 @@ Send = Callable[[Route, Envelope], None]
 class BulkDesk:
     """Serves uploads, fetches and adoptions. Every request here has its effect once by its nature."""
 
-    def __init__(self, store: FileStore, readable_roots: tuple[Path, ...]) -> None:
+    def __init__(self, store: FileStore, readable_roots: tuple[Path, ...], limits: ClientLimits) -> None:
         self._store = store
         self._roots = readable_roots
+        self._quota = UploadQuota(limits)
         self._waiting = WaitingRequests(_MOST_WAITING)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="bulk")
         self._send: Send = _drop
@@ -51,11 +55,10 @@ class BulkDesk:
 
     def receive(self, route: Route, client: ClientKey, envelope: Envelope) -> Message | None:
         """Take one request, on the lane's thread."""
-        del client  # files belong to nobody: they are named by their content (decision 0008)
         if isinstance(envelope.message, Ping):
             return Pong()
         if self._waiting.admit(route, envelope):
-            self._pool.submit(self._serve, envelope)
+            self._pool.submit(self._serve, client.name, envelope)
         return None
 
     def lost(self, route: Route) -> None:
@@ -65,15 +68,15 @@ class BulkDesk:
         """Finish what is being done, drop what waits."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _serve(self, envelope: Envelope) -> None:
+    def _serve(self, client: str, envelope: Envelope) -> None:
         payload = b""
         try:
-            message, payload = self._answer(envelope.message, envelope.payload)
+            message, payload = self._answer(client, envelope.message, envelope.payload)
         except Exception as error:  # noqa: BLE001 - whatever a request raises is told to its client
             message = refusal_of(error, envelope.message.TYPE)
         self._send(self._waiting.finish(envelope), Envelope(message, envelope.id, payload=payload))
 
-    def _answer(self, message: Message, payload: bytes) -> tuple[Message, bytes]:
+    def _answer(self, client: str, message: Message, payload: bytes) -> tuple[Message, bytes]:
         """Give the answer and its payload."""
         match message:
             case FindMissing(sha256s):
@@ -82,16 +85,29 @@ class BulkDesk:
                 self._store.adopt_file(Path(path), sha256, nbytes, self._roots)
                 return FileStored(sha256), b""
             case BeginUpload(sha256, nbytes):
-                wanted = self._store.begin_upload(sha256, nbytes)
+                if not self._store.has_file(sha256):
+                    self._quota.begin(client, sha256, nbytes)
+                wanted = self._begin(client, sha256, nbytes)
                 return UploadState(sha256, wanted, not wanted), b""
             case UploadChunk(sha256, chunk):
                 wanted = self._store.write_chunk(sha256, chunk, payload)
+                self._quota.touch(client, sha256, is_over=not wanted)
                 return UploadState(sha256, wanted, not wanted), b""
             case FetchChunk(sha256, chunk):
                 found, nbytes = self._store.read_chunk(sha256, chunk)
                 return FileChunk(sha256, chunk, nbytes), found
             case _:
                 return refuse_lane(message, "bulk"), b""
+
+    def _begin(self, client: str, sha256: str, nbytes: int) -> tuple[int, ...]:
+        """Begin or go on with an upload that was counted; one that cannot begin is not counted."""
+        try:
+            wanted = self._store.begin_upload(sha256, nbytes)
+        except (InputError, ServerError, OSError):
+            self._quota.touch(client, sha256, is_over=True)
+            raise
+        self._quota.touch(client, sha256, is_over=not wanted)
+        return wanted
 
 
 def _drop(route: Route, envelope: Envelope) -> None:

@@ -42,6 +42,9 @@ class Engine(Protocol):
     def start(self) -> EngineReady:
         """Give what the engine says when it is ready. Raises InputError with its refusal."""
 
+    def expect(self, ready: EngineReady) -> None:
+        """Begin to start, without waiting: it will say this when it is ready, as it did before."""
+
     def restart(self) -> None:
         """Begin starting again after EngineStopped; EngineReady or EngineRefused comes as an event."""
 
@@ -105,6 +108,11 @@ class EngineProcess:
             if self._state == STOPPED or self._ready is None:
                 raise InputError(self._refusal)
             return self._ready
+
+    def expect(self, ready: EngineReady) -> None:
+        """Begin to start, without waiting: it will say this when it is ready, as it did before."""
+        self._ready = ready
+        self.restart()
 
     def restart(self) -> None:
         """Begin starting again; EngineReady or EngineRefused comes as an event. Nothing happens while one is alive."""

@@ -111,7 +111,8 @@ class FileStore:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # plates and mattes are the owner's business
             self._objects.mkdir(exist_ok=True)
             self._uploads.mkdir(exist_ok=True)
-        self._sweep_uploads()
+        self._sweep_broken()
+        self.sweep_uploads(_UPLOAD_KEPT_SECONDS)
         self._stored_bytes = sum(file.stat().st_size for file in self._objects.glob("*/*"))
 
     def has_file(self, sha256: str) -> bool:
@@ -312,12 +313,19 @@ class FileStore:
                 "Remove old sessions or start the server with a larger quota.",
             )
 
-    def _sweep_uploads(self) -> None:
-        """Remove what a killed server left half-copied, and uploads nobody has gone on with for a week."""
+    def sweep_uploads(self, kept_seconds: float) -> None:
+        """Remove uploads nobody has gone on with for so long, and what a killed server left half-copied so long ago."""
+        for leftover in self._uploads.iterdir():
+            sha256 = leftover.name.partition(".")[0]
+            with self._upload_lock(sha256 if _SHA256.fullmatch(sha256) else "0" * 8):
+                if time.time() - _fetch_time(self._record(sha256), leftover) > kept_seconds:
+                    leftover.unlink(missing_ok=True)
+
+    def _sweep_broken(self) -> None:
+        """Remove what a killed server left half-copied."""
         for leftover in self._uploads.iterdir():
             record, part = leftover.with_suffix(".chunks"), leftover.with_suffix(".part")
-            is_upload = record.exists() and part.exists()
-            if not is_upload or time.time() - record.stat().st_mtime > _UPLOAD_KEPT_SECONDS:
+            if not (record.exists() and part.exists()):
                 leftover.unlink(missing_ok=True)
 
 
@@ -327,6 +335,16 @@ def _fetch_size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _fetch_time(*paths: Path) -> float:
+    """Give when the first of these files that is there was written last; now when none is."""
+    for path in paths:
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            continue
+    return time.time()
 
 
 def _count_chunks(nbytes: int) -> int:

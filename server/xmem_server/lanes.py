@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import zmq
 
 from xmem_protocol import (
     BAD_REQUEST,
+    BUSY,
     MAX_REPLY_BYTES,
     Envelope,
     ErrorReply,
@@ -27,6 +30,7 @@ from xmem_protocol import (
 from xmem_server.client_keys import ClientList
 from xmem_server.clients import ClientKey
 from xmem_server.connection import Keys
+from xmem_server.limits import RateLimit
 from xmem_server.refusals import refusal_of
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class LaneSettings:
     """``name`` is for the log; ``bind`` is ``tcp://ADDRESS``; ``port`` 0 takes a free one.
 
     ``max_frame`` is the largest frame taken, in bytes: a peer that sends more is cut off. ``receive_high_water`` and
-    ``send_high_water`` are how many messages may wait per peer.
+    ``send_high_water`` are how many messages may wait per peer. A client may send ``per_second`` messages, ``burst`` at once.
     """
 
     name: str
@@ -51,6 +55,8 @@ class LaneSettings:
     max_frame: int
     receive_high_water: int
     send_high_water: int
+    per_second: float
+    burst: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class Lane:
     ) -> None:
         self._name = settings.name
         self._clients = clients
+        self._rate = RateLimit(settings.per_second, settings.burst)
+        self._busy_told: dict[str, float] = {}
         self._receive = receive
         self._lost = lost
         self._outbox: deque[tuple[Route, Envelope]] = deque()
@@ -156,6 +164,8 @@ class Lane:
             client = self._clients.fetch(route.key)
             if client is None:
                 self._shut_out(route)
+            elif not self._rate.admits(client.name):
+                self._slow_down(route, client, [frame.bytes for frame in frames[:3]])
             else:
                 self._take(route, client, [frame.bytes for frame in frames])
 
@@ -165,6 +175,19 @@ class Lane:
             _LOG.warning("lane=%s refused a client, reason=revoked", self._name)
             self._cut_off.add(route)
             self._lost(route)
+
+    def _slow_down(self, route: Route, client: ClientKey, frames: list[bytes]) -> None:
+        """Tell a client that asks too often so, once a second; what it sent beyond that is dropped unread."""
+        now = time.monotonic()
+        if now - self._busy_told.get(client.name, -1.0) < 1.0:
+            return
+        self._busy_told[client.name] = now
+        _LOG.warning("lane=%s client=%s slowed down, reason=rate", self._name, client.name)
+        request_id = ""
+        with contextlib.suppress(RemoteProtocolError):
+            request_id = unpack(frames).id
+        reply = ErrorReply(BUSY, "More requests came in a second than the server takes. Try again in a moment.")
+        self._send_now(route, Envelope(reply, request_id[:_MAX_NAME]))
 
     def _take(self, route: Route, client: ClientKey, frames: list[bytes]) -> None:
         request_id, kind = "", "unreadable"

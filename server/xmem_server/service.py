@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import ipaddress
 import logging
 import os
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -26,7 +27,11 @@ from xmem_server.connection import Endpoints, Keys, keep_keys, remove_connection
 from xmem_server.control import ControlDesk, ServerFacts
 from xmem_server.decoding import Decoder
 from xmem_server.engines import Engine, EngineProcess
+from xmem_server.files import StorageLimits
 from xmem_server.lanes import ZAP_DOMAIN, Lane, LaneSettings
+from xmem_server.limits import ClientLimits
+from xmem_server.memory_watch import StartedAgain, resident_bytes, start_again, take_started_again
+from xmem_server.plans import EngineReady
 from xmem_server.session import SessionHost
 from xmem_server.store import Store
 
@@ -34,7 +39,8 @@ _LOG = logging.getLogger(__name__)
 _CONTROL_HIGH_WATER = 1000  # messages per peer and direction: small ones
 _BULK_RECEIVE_HIGH_WATER = 8  # messages of 4 MiB per peer: twice the credit
 _BULK_SEND_HIGH_WATER = 32  # chunks asked for twice after a break may wait together
-_SUPERVISE_SECONDS = 1.0
+_SUPERVISE_SECONDS = 0.1
+_SWEEP_SECONDS = 60.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -43,7 +49,8 @@ class ServeSettings:
     """Where the server listens, what it keeps where, and what computes.
 
     ``bind`` is ``tcp://ADDRESS``; port 0 takes a free one, on the loopback alone. ``readable_roots`` are folders from which
-    files may be taken by path, on this machine, instead of travelling.
+    files may be taken by path, on this machine, instead of travelling. ``memory_limit`` is in bytes: a network process that
+    holds more starts itself again.
     """
 
     state: Path
@@ -54,6 +61,9 @@ class ServeSettings:
     control_port: int = 0
     bulk_port: int = 0
     readable_roots: tuple[Path, ...] = ()
+    limits: ClientLimits = field(default_factory=ClientLimits)
+    memory_limit: int = 2 * 1024**3
+    storage: StorageLimits = field(default_factory=StorageLimits)
 
 
 def serve(settings: ServeSettings) -> int:
@@ -64,10 +74,13 @@ def serve(settings: ServeSettings) -> int:
     _log_to_stderr()
     for number in _STOP_SIGNALS:
         signal.signal(number, _stop_once)
+    before = take_started_again()
+    if before is not None:
+        settings = dataclasses.replace(settings, control_port=before.control_port, bulk_port=before.bulk_port)
     try:
-        with start_server(settings, EngineProcess(settings.model, settings.device)) as server:
-            while server.is_alive():
-                time.sleep(_SUPERVISE_SECONDS)
+        engine = EngineProcess(settings.model, settings.device)
+        with start_server(settings, engine, before.engine if before else None) as server:
+            _supervise(server, settings)
     except XMemError as error:
         sys.stderr.write(f"xmem: {error}\n")
         return 2
@@ -78,32 +91,48 @@ def serve(settings: ServeSettings) -> int:
     return 1
 
 
+def _supervise(server: Server, settings: ServeSettings) -> None:
+    """Return when a thread of the server has died; start the process again when it holds too much memory."""
+    swept = time.monotonic()
+    while server.is_alive():
+        time.sleep(_SUPERVISE_SECONDS)
+        if resident_bytes() > settings.memory_limit:
+            start_again(server.carry_over())
+        if time.monotonic() - swept > _SWEEP_SECONDS:
+            server.sweep()
+            swept = time.monotonic()
+
+
 @contextlib.contextmanager
-def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
+def start_server(settings: ServeSettings, engine: Engine, known: EngineReady | None = None) -> Iterator[Server]:
     """Give a running server, engine ready and connection file written; it stops when the context is left.
+
+    ``known`` is what the engine was before the process was started again: then nobody waits for it.
 
     Raises InputError when the address is not on the loopback and no client keys are allowed, the state folder cannot be used,
     or the engine refuses.
     """
     check_bind(settings)
     with contextlib.ExitStack() as stack:
-        store = Store(settings.state)
+        store = Store(settings.state, settings.storage)
         stack.callback(store.close)
         keys = keep_keys(store.folder / "keys.json")
         _remove_stale(settings.connection_file)
         stack.callback(engine.close)
-        ready = engine.start()
+        if known is not None:
+            engine.expect(known)
+        ready = known or engine.start()
         _LOG.info("engine device=%s model=%s sha256=%s", ready.device, ready.model, ready.model_sha256[:12])
         decoder = stack.enter_context(Decoder())
         clients = ClientList(store.folder / LIST_NAME, keys.client_public)
         context, is_judge_alive = open_context(stack, clients)
         facts = ServerFacts(os.urandom(8).hex(), MAX_UPLOAD_BYTES, tuple(str(root) for root in settings.readable_roots))
-        control_desk, bulk_desk = ControlDesk(facts), BulkDesk(store, settings.readable_roots)
+        control_desk, bulk_desk = ControlDesk(facts), BulkDesk(store, settings.readable_roots, settings.limits)
         control = Lane(context, _control_lane(settings), keys, clients, control_desk.receive, control_desk.lost)
         stack.callback(control.stop)
         bulk = Lane(context, _bulk_lane(settings), keys, clients, bulk_desk.receive, bulk_desk.lost)
         stack.callback(bulk.stop)
-        host = SessionHost(store, engine, decoder, control_desk.wake)
+        host = SessionHost(store, engine, decoder, control_desk.wake, settings.limits)
         stack.callback(host.close)
         stack.callback(bulk_desk.stop)
         stack.callback(control_desk.stop)
@@ -115,20 +144,28 @@ def start_server(settings: ServeSettings, engine: Engine) -> Iterator[Server]:
         save_connection(settings.connection_file, keys, _reached_from_here(endpoints), os.getpid())
         stack.callback(remove_connection, settings.connection_file)
         _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
-        yield Server(endpoints, keys, (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive))
+        threads = (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive)
+        sweep = functools.partial(store.sweep_uploads, settings.limits.upload_seconds)
+        yield Server(endpoints, keys, ready, threads, sweep)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it listens, the keys to it, and whether all of its threads run."""
+    """A running server: where it listens, the keys to it, its engine, whether all of its threads run, how it tidies up."""
 
     endpoints: Endpoints
     keys: Keys
+    engine: EngineReady
     threads: tuple[Callable[[], bool], ...]
+    sweep: Callable[[], None]
 
     def is_alive(self) -> bool:
         """Whether every thread of the server runs."""
         return all(is_alive() for is_alive in self.threads)
+
+    def carry_over(self) -> StartedAgain:
+        """Give what the process keeps when it starts itself again."""
+        return StartedAgain(_port_of(self.endpoints.control), _port_of(self.endpoints.bulk), self.engine)
 
 
 def check_bind(settings: ServeSettings) -> None:
@@ -218,6 +255,8 @@ def _control_lane(settings: ServeSettings) -> LaneSettings:
         max_frame=MAX_HEADER_BYTES,
         receive_high_water=_CONTROL_HIGH_WATER,
         send_high_water=_CONTROL_HIGH_WATER,
+        per_second=settings.limits.control_per_second,
+        burst=settings.limits.control_burst,
     )
 
 
@@ -229,7 +268,13 @@ def _bulk_lane(settings: ServeSettings) -> LaneSettings:
         max_frame=MAX_PAYLOAD_BYTES,
         receive_high_water=_BULK_RECEIVE_HIGH_WATER,
         send_high_water=_BULK_SEND_HIGH_WATER,
+        per_second=settings.limits.bulk_per_second,
+        burst=settings.limits.bulk_burst,
     )
+
+
+def _port_of(endpoint: str) -> int:
+    return int(endpoint.rsplit(":", 1)[1])
 
 
 def _numeric(bind: str) -> str:

@@ -51,6 +51,7 @@ from xmem_server.engines import Engine
 from xmem_server.headers import check_picture_size, say_which
 from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
+from xmem_server.limits import ClientLimits
 from xmem_server.plans import PropagationPlan
 from xmem_server.session_table import Request, SessionRecord
 from xmem_server.store import Store
@@ -84,8 +85,16 @@ class SessionHost:
     All calls come from one thread, but for ``request_cancel``, which any thread may call.
     """
 
-    def __init__(self, store: Store, engine: Engine, decoder: PlateDecoder, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        decoder: PlateDecoder,
+        wake: Callable[[], None],
+        limits: ClientLimits = ClientLimits(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
+        self._limits = limits
         self._sessions = store.sessions
         self._engine = engine
         self._decoder = decoder
@@ -146,12 +155,20 @@ class SessionHost:
         def effect() -> Message:
             known = self._sessions.fetch(owner, name)
             if known is None:
+                self._check_room(owner)
                 self._sessions.add(owner, name, message.shot)
             else:
                 checks.check_same_shot(message.session, known.shot, message.shot)
             return self._fetch_state(client, message.session)
 
         return effect
+
+    def _check_room(self, owner: str) -> None:
+        if self._sessions.count(owner) >= self._limits.sessions:
+            raise ServerError(
+                LIMIT_EXCEEDED,
+                f"{owner} has {self._limits.sessions} sessions, which is the most. Delete old ones: xmem sessions prune",
+            )
 
     def _put_plates(self, client: ClientKey, message: PutPlates) -> Effect:
         session = self._known_session(client, message.session)

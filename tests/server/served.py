@@ -60,6 +60,7 @@ class ServerProcess:
         self.settings = settings_of(folder)
         self._folder = folder
         self._process = None
+        self.log = folder / "server.log"
         scripted(folder / "engine", script)
 
     def __enter__(self):
@@ -70,9 +71,10 @@ class ServerProcess:
         self.kill()
 
     def start(self):
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(self._folder), *self._options], env=import_paths()
-        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(self._folder), *self._options], env=import_paths(), stderr=log
+            )
 
     def wait_ready(self, seconds=30):
         end = time.monotonic() + seconds
@@ -85,6 +87,10 @@ class ServerProcess:
 
     def is_alive(self):
         return self._process.poll() is None
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def kill(self):
         self.end(signal.SIGKILL)
@@ -158,5 +164,5 @@ if __name__ == "__main__":
     command = (sys.executable, str(program), str(place / "engine"))
     service.EngineProcess = lambda model, device: EngineProcess(model, device, command=command)
     changes = dict(option.split("=", 1) for option in sys.argv[2:])
-    convert = {"state": Path, "connection_file": Path, "control_port": int}
+    convert = {"state": Path, "connection_file": Path, "control_port": int, "memory_limit": int}
     sys.exit(service.serve(settings_of(place, **{name: convert.get(name, str)(changes[name]) for name in changes})))

@@ -37,7 +37,7 @@ def main() -> int:
             time.sleep(SLEEP)
         return Pong()
 
-    settings = LaneSettings("slow", "tcp://127.0.0.1", 0, 64 * 1024, 8, 8)
+    settings = LaneSettings("slow", "tcp://127.0.0.1", 0, 64 * 1024, 8, 8, 10_000.0, 10_000)
     lane = Lane(context, settings, keys, clients, receive, lambda route: None)
     lane.start()
     flood(lane.endpoint, keys, 200)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xmem_protocol import InputError
 from xmem_server.commands.console import Console
+from xmem_server.files import StorageLimits
 from xmem_server.service import ServeSettings, serve
 from xmem_server.weights_store import fetch_model_choice
 
@@ -50,6 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder whose plates the server reads by itself instead of having them sent; may be given again",
     )
+    parser.add_argument(
+        "--quota",
+        type=float,
+        default=0.0,
+        metavar="GIB",
+        help="most that the state folder's files may take; 0: the disk",
+    )
+    parser.add_argument(
+        "--memory-limit",
+        type=int,
+        default=2048,
+        metavar="MIB",
+        help="memory of the network process above which it starts itself again (Linux)",
+    )
     add_model_arguments(parser)
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
@@ -85,6 +100,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
             bind=bind,
             control_port=port,
             bulk_port=port + 1 if port else 0,
+            storage=StorageLimits(quota_bytes=int(options.quota * 1024**3)),
+            memory_limit=options.memory_limit * 1024**2,
             readable_roots=tuple(root.expanduser().resolve() for root in options.readable_root),
         )
     )
