@@ -132,9 +132,12 @@ class Client:
         """Forget what was said of an object at a frame (``object_id`` 0: of every object there)."""
         return self._control.ask(RemoveKey(session, frame, object_id), SessionState)
 
-    def start_propagation(self, session: str, settings: PropagationSettings) -> str:
-        """Give the job that propagates the session as it is now; the same question gives the same job."""
-        return self._start(StartPropagation(session, settings))
+    def start_propagation(self, session: str, settings: PropagationSettings, *, batch: bool = False) -> str:
+        """Give the job that propagates the session as it is now; the same question gives the same job.
+
+        ``batch`` work makes way for whoever waits at a screen.
+        """
+        return self._start(StartPropagation(session, settings, batch))
 
     def start_suggestion(self, session: str, settings: SuggestionSettings) -> str:
         """Give the job that looks for frames to annotate next; needs a finished propagation of the present keys."""

@@ -158,11 +158,15 @@ class RemoveKey(Message):
 
 @dataclass(frozen=True)
 class StartPropagation(Message):
-    """Run XMem++ over the session as it is now; the same question again gives the same job."""
+    """Run XMem++ over the session as it is now; the same question again gives the same job.
+
+    ``batch`` work makes way for whoever waits at a screen.
+    """
 
     TYPE: ClassVar[str] = "start_propagation"
     session: str
     settings: PropagationSettings
+    batch: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 from xmem_protocol import ENGINE_DIED as ENGINE_DIED_CODE
 from xmem_protocol import Cancel, EngineInfo, InputError, RemoteProtocolError, ServerError
 from xmem_server.pipes import ENGINE_EVENTS, pack_message, read_message, write_message
-from xmem_server.plans import EngineReady, EngineRefused, PropagationPlan, SuggestionPlan
+from xmem_server.plans import EngineReady, EngineRefused, Pause, PropagationPlan, SuggestionPlan
 
 START_SECONDS = 600.0  # importing torch and loading weights from a slow share
 _CLOSE_SECONDS = 5.0
@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     def cancel(self, job: str) -> None:
         """Ask for a job to stop."""
+
+    def pause(self, job: str) -> None:
+        """Ask for a propagation to make room after its next frame."""
 
     def events(self) -> tuple[Any, ...]:
         """Give what the engine said since the last call."""
@@ -138,6 +141,10 @@ class EngineProcess:
     def cancel(self, job: str) -> None:
         """Ask for a job to stop; it answers with EngineCancelled."""
         self._send(Cancel(job))
+
+    def pause(self, job: str) -> None:
+        """Ask for a propagation to make room after its next frame; it answers with EnginePaused, or ends."""
+        self._send(Pause(job))
 
     def events(self) -> tuple[Any, ...]:
         """Give what the engine said since the last call, as instances of the classes in plans.py or EngineStopped."""

@@ -20,6 +20,7 @@ from xmem_protocol import (
     SuggestionsReady,
 )
 from xmem_server.database import Database
+from xmem_server.fair_share import Claim
 from xmem_server.pipes import kinds_of, pack_message, unpack_message
 from xmem_server.plans import PropagationPlan, SuggestionPlan
 
@@ -62,16 +63,17 @@ class JobTable:
 
     # ------------------------------------------------------------------------------------------------ jobs and states
 
-    def add(self, record: JobRecord, plan: Plan) -> None:
+    def add(self, record: JobRecord, plan: Plan, *, is_batch: bool = False) -> None:
         """Journal a new job at the end of the queue. The plan is stored without this machine's paths."""
         self._database.write(
-            "INSERT INTO job (job, session, kind, params_hash, state, place, plan) "
-            "VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(place), 0) + 1 FROM job), ?)",
+            "INSERT INTO job (job, session, kind, params_hash, state, place, batch, plan) "
+            "VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(place), 0) + 1 FROM job), ?, ?)",
             record.job,
             record.session,
             record.kind,
             record.params_hash,
             record.state,
+            int(is_batch),
             zlib.compress(pack_message(plan)),
         )
 
@@ -107,14 +109,21 @@ class JobTable:
         )
         return [row[0] for row in rows]
 
-    def fetch_next(self) -> JobRecord | None:
-        """Give the queued job whose turn it is, or None."""
-        statement = f"SELECT {_COLUMNS} FROM job WHERE state = ? ORDER BY place LIMIT 1"
-        return _record(self._database.fetch_one(statement, QUEUED))
+    def fetch_claims(self, state: str = QUEUED) -> list[Claim]:
+        """Give the jobs of a state as claims on the engine, in order of asking."""
+        rows = self._database.fetch(
+            "SELECT job, owner, batch, place FROM job JOIN session ON session.number = job.session WHERE state = ? ORDER BY place",
+            state,
+        )
+        return [Claim(row[0], row[1], bool(row[2]), row[3]) for row in rows]
 
     def fetch_queue(self) -> list[str]:
-        """Give the queued jobs in their order."""
-        return [row[0] for row in self._database.fetch("SELECT job FROM job WHERE state = ? ORDER BY place", QUEUED)]
+        """Give the queued jobs in the order of asking."""
+        return [claim.job for claim in self.fetch_claims()]
+
+    def save_urgency(self, job: str, *, is_batch: bool) -> None:
+        """Journal whether the job is batch work."""
+        self._database.write("UPDATE job SET batch = ? WHERE job = ?", int(is_batch), job)
 
     def save_state(self, job: str, state: str) -> None:
         """Journal a job's state."""

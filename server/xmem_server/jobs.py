@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from functools import singledispatchmethod
 from pathlib import Path
@@ -33,6 +34,7 @@ from xmem_protocol import (
     SuggestionsReady,
 )
 from xmem_server.engines import IDLE, STOPPED, Engine, EngineStopped
+from xmem_server.fair_share import SLICE_SECONDS, Claim, FairShare
 from xmem_server.files import sync_folder
 from xmem_server.job_table import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobRecord, Plan, SnapshotRecord
 from xmem_server.planning import update_matte_paths, update_paths
@@ -42,6 +44,7 @@ from xmem_server.plans import (
     EngineFailed,
     EngineFrameFailed,
     EngineMatte,
+    EnginePaused,
     EngineProgress,
     EngineReady,
     EngineRefused,
@@ -54,14 +57,21 @@ from xmem_server.store import Store
 
 SNAPSHOTS_KEPT = 2  # the newest may be of the moment the disk filled up
 _DEATHS_ALLOWED = 1  # of the engine under one job, without a new matte in between
-_LAST_EVENTS = (EngineDone, EngineFailed, EngineCancelled)
+_LAST_EVENTS = (EngineDone, EngineFailed, EngineCancelled, EnginePaused)
 _LOG = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """Jobs, first come first served, one at a time."""
+    """Jobs of all clients, one at a time, each client getting its share (`fair_share`); one client's own in order of asking."""
 
-    def __init__(self, store: Store, engine: Engine, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._share = FairShare(clock)
+        self._claim: Claim | None = None  # of the running job
+        self._started = 0.0
+        self._pause_asked = False
         self._store = store
         self._jobs = store.jobs
         self._lock = store.database.lock
@@ -85,21 +95,35 @@ class JobQueue:
     def start_next(self) -> None:
         """Give the engine its next job when it has none; have a stopped engine started first."""
         with self._lock:
-            record = self._jobs.fetch_next()
+            claim = next(iter(self._share.order(self._jobs.fetch_claims())), None)
+            if self._running is not None and claim is not None:
+                self._make_room(claim)
+            record = self._jobs.fetch(claim.job) if claim else None
             if self._running is not None or self._draining or record is None:
                 return
             if self._engine.info().state == IDLE:
+                self._claim, self._started, self._pause_asked = claim, self._clock(), False
                 self._start(record)
             elif self._is_down:
                 self._is_down = False
                 self._engine.restart()
 
-    def queue_again(self, record: JobRecord) -> None:
+    def _make_room(self, waiting: Claim) -> None:
+        """Have the running job pause when the turn of this one has come. The caller holds the lock."""
+        if self._claim is None or self._pause_asked or self._cancel_asked:
+            return
+        if self._share.is_before(waiting, self._claim, self._clock() - self._started):
+            self._pause_asked = True
+            self._engine.pause(self._claim.job)
+
+    def queue_again(self, record: JobRecord, *, is_batch: bool = False) -> None:
         """Have a job that is known do what is left of it: nothing when it waits, runs, or is done without a failed frame.
 
-        In every case but the first it counts as the newest from now on.
+        In every case but the first it counts as the newest from now on. It is batch work when all who ask say so.
         """
         with self._lock, self._store.database.transaction():
+            if not is_batch or record.state not in (QUEUED, RUNNING):
+                self._jobs.save_urgency(record.job, is_batch=is_batch)
             if record.job == self.running:
                 self._again_asked = self._cancel_asked  # when it has stopped
                 self._jobs.renew_place(record.job)
@@ -128,11 +152,25 @@ class JobQueue:
         with self._lock:
             if self._running is not None and self._running.job == job:
                 return self._progress
-            queue = self._jobs.fetch_queue()
+            queue = [claim.job for claim in self._share.order(self._jobs.fetch_claims())]
             if job not in queue:
                 return None
             ahead = queue.index(job) + (self._running is not None)
-            return Progress(job, 0, "waiting", 0, ahead, 0, 0.0, 0.0)
+            return Progress(job, 0, "waiting", 0, ahead, 0, 0.0, self._estimate_wait(job, queue))
+
+    def _estimate_wait(self, job: str, queue: list[str]) -> float:
+        """Give the seconds until a waiting job runs, 0 when at once, -1 when nobody can say. The caller holds the lock."""
+        if self._claim is None or self._running is None:
+            return 0.0 if queue[0] == job else -1.0
+        if queue[0] != job:
+            return -1.0
+        mine = next(claim for claim in self._jobs.fetch_claims() if claim.job == job)
+        eta = self._progress.eta_seconds if self._progress is not None else -1.0
+        until_slice = max(0.0, SLICE_SECONDS - (self._clock() - self._started))
+        if self._share.is_before(mine, self._claim, max(SLICE_SECONDS, self._clock() - self._started)):
+            until_slice = 0.0 if self._claim.is_batch and not mine.is_batch else until_slice
+            return round(min(until_slice, eta) if eta > 0 else until_slice, 1)
+        return round(eta, 1) if eta > 0 else -1.0
 
     # ---------------------------------------------------------------------------------------------- told by the engine
 
@@ -225,6 +263,19 @@ class JobQueue:
             self._jobs.queue_last(record.job)
 
     @_take.register
+    def _(self, event: EnginePaused) -> None:
+        """Let the job wait for its next turn; it keeps its place among its client's own."""
+        with self._lock:
+            record = self._current()
+            if self._cancel_asked:
+                self._end(record, CANCELLED, JobCancelled(event.job, 0))
+                if self._again_asked:
+                    self._jobs.queue_last(record.job)
+                return
+            self._jobs.save_state(record.job, QUEUED)
+            self._let_go()
+
+    @_take.register
     def _(self, event: EngineReady) -> None:
         """Nothing to write down: the queue goes on."""
 
@@ -242,8 +293,10 @@ class JobQueue:
         """An engine that cannot start again cannot do any of the jobs that wait."""
         with self._lock:
             self._is_down = True
-            while (record := self._jobs.fetch_next()) is not None:
-                self._end(record, FAILED, JobFailed(record.job, 0, ENGINE_DIED, event.message))
+            for job in self._jobs.fetch_queue():
+                record = self._jobs.fetch(job)
+                if record is not None:
+                    self._end(record, FAILED, JobFailed(record.job, 0, ENGINE_DIED, event.message))
 
     # -------------------------------------------------------------------------------------------------------- within
 
@@ -312,7 +365,7 @@ class JobQueue:
             self._end(record, FAILED, JobFailed(record.job, 0, ENGINE_DIED, text))
         else:
             self._jobs.queue_first(record.job)
-            self._running = None
+            self._let_go()
 
     def _end(self, record: JobRecord, state: str, event: Event) -> None:
         """Journal how a job ended, with its last event, in one transaction."""
@@ -321,10 +374,15 @@ class JobQueue:
                 self._jobs.save_state(record.job, state)
                 self._jobs.add_event(event)
             if self._running is not None and self._running.job == record.job:
-                self._running = None
-                self._progress = None
+                self._let_go()
             self._deaths.pop(record.job, None)
         self._store.drop_scratch(record.session, record.job)
+
+    def _let_go(self) -> None:
+        """Have no job run, and count what the last one took."""
+        if self._claim is not None:
+            self._share.charge(self._claim.owner, self._clock() - self._started)
+        self._running = self._progress = self._claim = None
 
     def _give_up(self, error: ServerError | OSError) -> None:
         """End the running job because something about it cannot be written down."""
@@ -335,7 +393,7 @@ class JobQueue:
         code = error.code if isinstance(error, ServerError) else INTERNAL
         if code == STORAGE_FULL:
             self._store.release_reserve()
-        self._running = self._progress = None
+        self._let_go()
         with contextlib.suppress(ServerError):  # still no space: a restart of the server finds the job interrupted
             self._end(record, FAILED, JobFailed(record.job, 0, code, str(error)))
             self._wake()  # for the job behind it

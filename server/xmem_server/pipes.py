@@ -31,11 +31,13 @@ from xmem_server.plans import (
     EngineFailed,
     EngineFrameFailed,
     EngineMatte,
+    EnginePaused,
     EngineProgress,
     EngineReady,
     EngineRefused,
     EngineSnapshot,
     EngineSuggestions,
+    Pause,
     PropagationPlan,
     SuggestionPlan,
 )
@@ -69,7 +71,7 @@ def kinds_of(*types: type) -> dict[str, type]:
     return {kind.__name__: kind for kind in types}
 
 
-ENGINE_REQUESTS = kinds_of(PropagationPlan, SuggestionPlan, Cancel)
+ENGINE_REQUESTS = kinds_of(PropagationPlan, SuggestionPlan, Cancel, Pause)
 ENGINE_EVENTS = kinds_of(
     EngineReady,
     EngineRefused,
@@ -81,6 +83,7 @@ ENGINE_EVENTS = kinds_of(
     EngineDone,
     EngineFailed,
     EngineCancelled,
+    EnginePaused,
 )
 
 

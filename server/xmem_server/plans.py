@@ -87,6 +87,20 @@ class SuggestionPlan:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Have a propagation stop after its next frame, leaving a snapshot, so that another client's job can run."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class EnginePaused:
+    """The job stopped where its newest snapshot is; given to an engine again, it goes on from there."""
+
+    job: str
+
+
+@dataclass(frozen=True)
 class EngineReady:
     """The engine has loaded its model and waits for work."""
 

@@ -288,7 +288,7 @@ class SessionHost:
             material = self._fetch_material(session, colour_id)
             plan = planning.fetch_propagation_plan(_new_job(), material, message.settings)
             identity = planning.fetch_propagation_identity(plan, self._model_sha256())
-            return self._accept(session, PROPAGATION, identity, plan)
+            return self._accept(session, PROPAGATION, identity, plan, is_batch=message.batch)
 
         return effect
 
@@ -307,13 +307,15 @@ class SessionHost:
 
         return effect
 
-    def _accept(self, session: SessionRecord, kind: str, identity: str, plan: Plan) -> Message:
+    def _accept(
+        self, session: SessionRecord, kind: str, identity: str, plan: Plan, *, is_batch: bool = False
+    ) -> Message:
         """Queue a job, or the one that has the same identity."""
         known = self._store.jobs.find(session.number, identity)
         if known is not None:
-            self._queue.queue_again(known)
+            self._queue.queue_again(known, is_batch=is_batch)
             return JobAccepted(known.job)
-        self._store.jobs.add(JobRecord(plan.job, session.number, kind, identity, QUEUED, 0), plan)
+        self._store.jobs.add(JobRecord(plan.job, session.number, kind, identity, QUEUED, 0), plan, is_batch=is_batch)
         return JobAccepted(plan.job)
 
     def _fetch_propagated(self, session: SessionRecord, colour_id: str) -> tuple[str, PropagationPlan, str]:

@@ -27,11 +27,13 @@ from xmem_server.plans import (
     EngineFailed,
     EngineFrameFailed,
     EngineMatte,
+    EnginePaused,
     EngineProgress,
     EngineReady,
     EngineRefused,
     EngineSnapshot,
     EngineSuggestions,
+    Pause,
     PropagationPlan,
     SuggestionPlan,
     WrittenMatte,
@@ -45,6 +47,7 @@ class ScriptedEngine:
         os.dup2(2, 1)
         self.requests: queue.Queue[Any] = queue.Queue()
         self.cancelled: set[str] = set()
+        self.paused: set[str] = set()
 
     def script(self) -> dict[str, Any]:
         path = self.folder / "script.json"
@@ -58,8 +61,11 @@ class ScriptedEngine:
             while (message := read_message(stream, ENGINE_REQUESTS)) is not None:
                 if isinstance(message, Cancel):
                     self.cancelled.add(message.job)
+                elif isinstance(message, Pause):
+                    self.paused.add(message.job)
                 else:
                     self.cancelled.discard(message.job)
+                    self.paused.discard(message.job)
                     self.requests.put(message)
         os._exit(0)
 
@@ -98,7 +104,10 @@ class ScriptedEngine:
         script = self.script()
         keys = {source.key.frame for source in plan.keys}
         frames = range(plan.settings.first, plan.settings.last + 1)
+        start = int(Path(plan.snapshot).stem) + 1 if script.get("resumes") and plan.snapshot else frames[0]
         for done, frame in enumerate(frames):
+            if frame < start:
+                continue
             self.say(EngineProgress(plan.job, "propagating", done, len(frames), frame, 1.0, 1.0))
             self.follow_script(script, frame)
             if plan.job in self.cancelled:
@@ -108,10 +117,15 @@ class ScriptedEngine:
                 self.say(EngineFrameFailed(plan.job, frame, "It cannot be read."))
             elif frame not in plan.finished:
                 self.say(EngineMatte(plan.job, frame, frame in keys, (self.write_matte(plan, script, frame),)))
-            if (done + 1) % plan.settings.snapshot_every == 0:
+            is_paused = plan.job in self.paused and done + 1 < len(frames)
+            time.sleep(script.get("frame_seconds", 0))
+            if is_paused or (done + 1) % plan.settings.snapshot_every == 0:
                 path = Path(plan.scratch) / f"{frame}.state"
                 path.write_bytes(f"state after {frame}".encode())
                 self.say(EngineSnapshot(plan.job, frame, str(path)))
+            if is_paused:
+                self.say(EnginePaused(plan.job))
+                return
         if "fail" in script:
             self.say(EngineFailed(plan.job, "out_of_memory", script["fail"]))
         else:

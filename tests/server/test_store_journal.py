@@ -116,7 +116,7 @@ def test_when_jobs_are_queued_then_they_keep_their_order_and_one_can_be_put_firs
     store.jobs.queue_first("job-2")
     store.jobs.queue_last("job-0")
     assert store.jobs.fetch_queue() == ["job-2", "job-1", "job-0"]
-    assert store.jobs.fetch_next().job == "job-2"
+    assert store.jobs.fetch_queue()[0] == "job-2"
 
 
 def test_when_the_store_opens_again_then_all_is_there_and_running_jobs_are_interrupted(tmp_path):

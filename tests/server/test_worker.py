@@ -21,6 +21,7 @@ from xmem_server.plans import (
     EngineFailed,
     EngineFrameFailed,
     EngineMatte,
+    EnginePaused,
     EngineProgress,
     EngineSnapshot,
     EngineSuggestions,
@@ -30,7 +31,7 @@ from xmem_server.plans import (
 )
 from xmem_server.worker.suggestion import merge_by_frame
 
-FINAL = (EngineDone, EngineFailed, EngineCancelled)
+FINAL = (EngineDone, EngineFailed, EngineCancelled, EnginePaused)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,28 @@ def test_when_a_snapshot_is_broken_then_the_run_starts_over_and_is_right(engine,
     path.write_bytes(damage(path.read_bytes()))
     again = finish(engine, plan_of(tmp_path / "again", *scene, finished=(FIRST,), snapshot=str(path)))
     assert matte_hashes(again) == {name: sha for name, sha in matte_hashes(whole).items() if name[0] != FIRST}
+
+
+def test_when_a_job_makes_room_and_goes_on_then_its_mattes_are_those_of_an_undisturbed_run(engine, scene, tmp_path):
+    whole = matte_hashes(finish(engine, plan_of(tmp_path / "whole", *scene)))
+    found, done, snapshot = {}, (), ""
+    for _ in range(COUNT):
+        asked = []
+
+        def pause_once(event, asked=asked):
+            if isinstance(event, EngineMatte) and not asked:
+                asked.append(event.frame)
+                engine.pause("job")
+
+        said = finish(engine, plan_of(tmp_path / "turns", *scene, finished=done, snapshot=snapshot), pause_once)
+        found |= matte_hashes(said)
+        if isinstance(said[-1], EngineDone):
+            break
+        assert isinstance(said[-1], EnginePaused)
+        done = tuple(sorted({frame for frame, _ in found}))
+        snapshot = of_kind(said, EngineSnapshot)[-1].path
+    assert isinstance(said[-1], EngineDone)
+    assert found == whole
 
 
 def test_when_a_job_is_cancelled_then_it_stops_between_frames_and_the_engine_goes_on(engine, scene, tmp_path):

@@ -117,7 +117,7 @@ def run_roto(
     marks["sending"] = time.monotonic()
     propagation = dataclasses.replace(settings.propagation, first=source.first, last=source.last)
     with MatteFolder(settings.out) as folder:
-        done = follow_job(client, client.start_propagation(kept.session, propagation), console, folder)
+        done = follow_job(client, client.start_propagation(kept.session, propagation, batch=True), console, folder)
         _retire(folder, source, console)
     marks["propagating"] = time.monotonic()
     if settings.suggestion is not None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from xmem_protocol import Cancel, RemoteProtocolError
 from xmem_server.pipes import ENGINE_REQUESTS, read_message, write_message
-from xmem_server.plans import PropagationPlan, SuggestionPlan
+from xmem_server.plans import Pause, PropagationPlan, SuggestionPlan
 
 
 class Channel:
@@ -22,6 +22,7 @@ class Channel:
         self._lock = threading.Lock()
         self._plans: queue.SimpleQueue[PropagationPlan | SuggestionPlan] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
+        self._paused: set[str] = set()
         threading.Thread(target=self._receive, name="engine-requests", daemon=True).start()
 
     def next_plan(self) -> PropagationPlan | SuggestionPlan:
@@ -31,6 +32,10 @@ class Channel:
     def cancelled(self, job: str) -> bool:
         """Tell whether somebody asked for this job to stop."""
         return job in self._cancelled
+
+    def paused(self, job: str) -> bool:
+        """Tell whether this job should make room for another."""
+        return job in self._paused
 
     def send(self, event: Any) -> None:
         """Say one event of ``plans.py``. A broken pipe ends the process."""
@@ -45,8 +50,11 @@ class Channel:
             while (request := read_message(self._incoming, ENGINE_REQUESTS)) is not None:
                 if isinstance(request, Cancel):
                     self._cancelled.add(request.job)
+                elif isinstance(request, Pause):
+                    self._paused.add(request.job)
                 else:
                     self._cancelled.discard(request.job)
+                    self._paused.discard(request.job)
                     self._plans.put(request)
         except RemoteProtocolError as error:
             sys.stderr.write(f"The engine was sent something that is not a request: {error}\n")

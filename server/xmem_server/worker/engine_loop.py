@@ -13,6 +13,7 @@ from xmem_server.decoding import Decoder
 from xmem_server.plans import (
     EngineCancelled,
     EngineFailed,
+    EnginePaused,
     EngineReady,
     EngineRefused,
     PropagationPlan,
@@ -20,7 +21,7 @@ from xmem_server.plans import (
 )
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.propagation import run_propagation
-from xmem_server.worker.reporting import JobCancelledError
+from xmem_server.worker.reporting import JobCancelledError, JobPausedError
 from xmem_server.worker.suggestion import run_suggestion
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class EngineLoop:
 
     def _work(self, plan: PropagationPlan | SuggestionPlan, model: LoadedModel, decoder: Decoder) -> None:
         log.info("job %s of session %s starts", plan.job, plan.session)
-        failure: EngineFailed | EngineCancelled | None = None
+        failure: EngineFailed | EngineCancelled | EnginePaused | None = None
         try:
             if isinstance(plan, PropagationPlan):
                 run_propagation(plan, model, decoder, self._channel)
@@ -79,6 +80,8 @@ class EngineLoop:
                 run_suggestion(plan, model, decoder, self._channel)
         except JobCancelledError:
             failure = EngineCancelled(plan.job)
+        except JobPausedError:
+            failure = EnginePaused(plan.job)
         except (InputError, CoreError) as error:
             failure = EngineFailed(plan.job, BAD_INPUT, str(error))
         except ServerError as error:
@@ -89,9 +92,9 @@ class EngineLoop:
             # The engine outlives any one job; the traceback is for the log, the line for the artist.
             log.exception("job %s failed", plan.job)
             failure = EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # a session that does not run holds no device memory
         if failure is not None:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             self._channel.send(failure)
         log.info("job %s ends", plan.job)
 

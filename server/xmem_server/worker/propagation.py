@@ -36,7 +36,7 @@ from xmem_server.plans import (
 )
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureBudget, FeatureCache
-from xmem_server.worker.reporting import Reporter
+from xmem_server.worker.reporting import JobPausedError, Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ LAYERED = "layered"
 def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder, channel: Channel) -> None:
     """Work through a plan, saying each finished frame; the last thing said is EngineDone.
 
-    Raises InputError or CoreError when the whole job cannot be done, JobCancelledError when it is cancelled.
+    Raises InputError or CoreError when the whole job cannot be done, JobCancelledError when it is cancelled, JobPausedError
+    when it makes room for another.
     """
     job = PropagationJob(plan, model, decoder, channel)
     job.annotate()
@@ -121,8 +122,11 @@ class PropagationJob:
             result = propagation.step(encoded)
             if frame not in finished:
                 self._write(result)
-            if (position + 1) % settings.snapshot_every == 0 and position + 1 < len(frames):
-                self._save_snapshot(frame, propagation)
+            is_paused = self._channel.paused(self._plan.job)
+            if position + 1 < len(frames) and (is_paused or (position + 1) % settings.snapshot_every == 0):
+                is_kept = self._save_snapshot(frame, propagation)
+                if is_paused and is_kept:  # without a snapshot the job would begin again each time: it goes on instead
+                    raise JobPausedError
         self._skipped = len(propagation.skipped)
         self._reporter.report("propagating", len(frames), len(frames), frames[-1])
 
@@ -172,8 +176,8 @@ class PropagationJob:
             written = self._decoder.save_matte(path, alpha, header, settings.output)
             yield WrittenMatte(object_id, path, written.sha256, written.nbytes, suffix)
 
-    def _save_snapshot(self, frame: int, propagation: Propagation) -> None:
-        """Write the state after a frame, flushed. A full disk costs the snapshot, not the job."""
+    def _save_snapshot(self, frame: int, propagation: Propagation) -> bool:
+        """Write the state after a frame, flushed; say whether it is there. A full disk costs the snapshot, not the job."""
         path = Path(self._plan.scratch) / f"snapshot.{frame}.safetensors"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -185,8 +189,9 @@ class PropagationJob:
         except (OSError, SafetensorError) as error:
             log.warning("no snapshot after frame %d: %s", frame, error)
             temporary.unlink(missing_ok=True)
-            return
+            return False
         self._channel.send(EngineSnapshot(self._plan.job, frame, str(path)))
+        return True
 
     def _describe_finer(self) -> str:
         height, width = self._encoding.shape

@@ -12,6 +12,10 @@ class JobCancelledError(Exception):
     """Somebody asked for the job to stop; raised between two frames."""
 
 
+class JobPausedError(Exception):
+    """Another client's job should run; raised between two frames, when a snapshot was written."""
+
+
 class Reporter:
     """Progress of one job: frames done, frames a second and the time left."""
 
