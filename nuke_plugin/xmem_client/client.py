@@ -13,24 +13,34 @@ from xmem_client.following import JobFollower
 from xmem_client.lane import ClientLane, Source, Timeouts
 from xmem_client.requests import Requests
 from xmem_protocol import (
+    MAX_FRAME_NUMBER,
     MAX_PLATES_PER_MESSAGE,
+    MAX_SESSIONS_PER_MESSAGE,
     WIRE_MAJOR,
     WIRE_MINOR,
     Cancel,
     CancelAccepted,
+    DeleteSession,
     Event,
     GetStatus,
     Hello,
     JobAccepted,
     Key,
+    ListPlates,
+    ListSessions,
     MakeThumbnail,
     Message,
     OpenSession,
     Plate,
+    PlateList,
     PropagationSettings,
     PutKey,
     PutPlates,
+    RedoKeys,
     RemoveKey,
+    SessionDeleted,
+    SessionInfo,
+    SessionList,
     SessionState,
     Shot,
     StartPropagation,
@@ -38,6 +48,7 @@ from xmem_protocol import (
     Status,
     SuggestionSettings,
     ThumbnailMade,
+    UndoKeys,
     Welcome,
 )
 
@@ -132,6 +143,37 @@ class Client:
         """Forget what was said of an object at a frame (``object_id`` 0: of every object there)."""
         return self._control.ask(RemoveKey(session, frame, object_id), SessionState)
 
+    def undo_keys(self, session: str) -> SessionState:
+        """Take back the session's last change of keys."""
+        return self._control.ask(UndoKeys(session), SessionState)
+
+    def redo_keys(self, session: str) -> SessionState:
+        """Make the change of keys again that was undone last."""
+        return self._control.ask(RedoKeys(session), SessionState)
+
+    def fetch_sessions(self) -> tuple[SessionInfo, ...]:
+        """Give the sessions that this client can see, oldest first: its own, or everybody's for a supervisor."""
+        found: tuple[SessionInfo, ...] = ()
+        while True:
+            more = self._control.ask(ListSessions(len(found)), SessionList).sessions
+            found += more
+            if len(more) < MAX_SESSIONS_PER_MESSAGE:
+                return found
+
+    def fetch_plates(self, session: str) -> tuple[Plate, ...]:
+        """Give which file each frame of a session is, in frame order."""
+        found: tuple[Plate, ...] = ()
+        while True:
+            start = found[-1].frame + 1 if found else -MAX_FRAME_NUMBER
+            more = self._control.ask(ListPlates(session, start), PlateList).plates
+            found += more
+            if len(more) < MAX_PLATES_PER_MESSAGE:
+                return found
+
+    def delete_session(self, session: str) -> int:
+        """Forget a session and every file that nothing else uses; give the bytes these took on the server."""
+        return self._control.ask(DeleteSession(session), SessionDeleted).nbytes
+
     def start_propagation(self, session: str, settings: PropagationSettings, *, batch: bool = False) -> str:
         """Give the job that propagates the session as it is now; the same question gives the same job.
 
@@ -159,6 +201,10 @@ class Client:
             Requests(lane, self._timeouts).ask(Cancel(job), CancelAccepted)
         finally:
             lane.close()
+
+    def fetch_size(self, sha256: str) -> int:
+        """Give the size in bytes of a file of the server's store."""
+        return self._files.fetch_size(sha256)
 
     def fetch_file(self, sha256: str, nbytes: int, path: Path) -> None:
         """Write a file of the server's store to ``path``, whole and verified or not at all.

@@ -64,6 +64,10 @@ class FileTransfer:
         """Give those of these files that the server lacks."""
         return frozenset(self._requests.ask(FindMissing(sha256s), Missing).sha256s)
 
+    def fetch_size(self, sha256: str) -> int:
+        """Give the size in bytes of a stored file."""
+        return self._requests.ask(FetchChunk(sha256, 0), FileChunk).nbytes
+
     def store(self, path: Path, sha256: str) -> None:
         """Have the server keep this file, known to be missing there: by path when it may read it, else by its bytes."""
         with _open_input(path) as file:

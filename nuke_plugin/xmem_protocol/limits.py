@@ -17,6 +17,7 @@ MAX_WANTED_CHUNKS = 1000  # named in one UploadState
 UPLOAD_CREDIT = 4  # chunks in flight per upload
 EVENT_WINDOW = 64  # job events in flight before the client grants more
 MAX_PLATES_PER_MESSAGE = 400  # keeps the header under MAX_HEADER_BYTES
+MAX_SESSIONS_PER_MESSAGE = 200
 MAX_OBJECT_ID = 255
 MAX_FRAME_NUMBER = 10_000_000
 MAX_SIDE = 16_384

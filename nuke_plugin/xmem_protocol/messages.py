@@ -8,10 +8,12 @@ from typing import ClassVar
 from xmem_protocol.values import (
     EngineInfo,
     JobInfo,
+    JobStatus,
     Key,
     MatteFile,
     Plate,
     PropagationSettings,
+    SessionInfo,
     Shot,
     Suggestion,
     SuggestionSettings,
@@ -157,6 +159,72 @@ class RemoveKey(Message):
 
 
 @dataclass(frozen=True)
+class UndoKeys(Message):
+    """Take back the session's last change of keys that is not undone yet."""
+
+    TYPE: ClassVar[str] = "undo_keys"
+    session: str
+
+
+@dataclass(frozen=True)
+class RedoKeys(Message):
+    """Make the change of keys again that was undone last."""
+
+    TYPE: ClassVar[str] = "redo_keys"
+    session: str
+
+
+@dataclass(frozen=True)
+class ListPlates(Message):
+    """Ask which file each frame is, from this frame on."""
+
+    TYPE: ClassVar[str] = "list_plates"
+    session: str
+    from_frame: int
+
+
+@dataclass(frozen=True)
+class PlateList(Message):
+    """The answer to ListPlates: at most MAX_PLATES_PER_MESSAGE plates, in frame order; fewer are the last ones."""
+
+    TYPE: ClassVar[str] = "plate_list"
+    plates: tuple[Plate, ...]
+
+
+@dataclass(frozen=True)
+class ListSessions(Message):
+    """Ask for the sessions that this client can see, after this number of them, oldest first."""
+
+    TYPE: ClassVar[str] = "list_sessions"
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class SessionList(Message):
+    """The answer to ListSessions: at most MAX_SESSIONS_PER_MESSAGE sessions; fewer are the last ones."""
+
+    TYPE: ClassVar[str] = "session_list"
+    sessions: tuple[SessionInfo, ...]
+
+
+@dataclass(frozen=True)
+class DeleteSession(Message):
+    """Forget a session: its keys, jobs and mattes, and every file that nothing else uses."""
+
+    TYPE: ClassVar[str] = "delete_session"
+    session: str
+
+
+@dataclass(frozen=True)
+class SessionDeleted(Message):
+    """The answer to DeleteSession: what its files took on disk."""
+
+    TYPE: ClassVar[str] = "session_deleted"
+    session: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class StartPropagation(Message):
     """Run XMem++ over the session as it is now; the same question again gives the same job.
 
@@ -256,6 +324,11 @@ class Status(Message):
     sessions: int
     queued: int
     engines: tuple[EngineInfo, ...]
+    uptime_seconds: float = 0.0
+    resident_bytes: int = 0  # of the network process
+    stored_bytes: int = 0
+    free_bytes: int = 0
+    jobs: tuple[JobStatus, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------------------- job events

@@ -138,3 +138,35 @@ class JobInfo:
     kind: str
     state: str
     last_seq: int
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job that runs or waits now, in the order in which they would run. ``stage`` is as in Progress.
+
+    ``session`` is empty where it is another client's, and the asker is no supervisor. ``eta_seconds`` is -1 when nobody knows.
+    """
+
+    job: str
+    owner: str
+    session: str
+    batch: bool
+    stage: str
+    done: int
+    total: int
+    frames_per_second: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session in a list; ``session`` is the name by which the asker opens it. Times are seconds since 1970."""
+
+    session: str
+    owner: str
+    shot: Shot
+    plates: int
+    keys: int
+    jobs: int
+    created: float
+    touched: float

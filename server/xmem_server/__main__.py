@@ -16,6 +16,8 @@ COMMANDS = {
     "suggest": "say which frame to draw next, and why",
     "demo": "show the whole job on a small shot that is made on the spot",
     "serve": "run the server that Nuke and the other commands talk to",
+    "status": "show how busy a server is, and who waits for what",
+    "sessions": "list, export, import, undo, delete what a server keeps",
     "keys": "say who may use a server over the network",
     "install-nuke": "put the plug-in where Nuke finds it",
     "weights": "list, fetch or check network weights",

@@ -80,7 +80,7 @@ class BulkDesk:
         """Give the answer and its payload."""
         match message:
             case FindMissing(sha256s):
-                return Missing(tuple(sha256 for sha256 in sha256s if not self._store.has_file(sha256))), b""
+                return Missing(tuple(sha256 for sha256 in sha256s if not self._store.renew_file(sha256))), b""
             case AdoptFile(path, sha256, nbytes):
                 self._store.adopt_file(Path(path), sha256, nbytes, self._roots)
                 return FileStored(sha256), b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ from xmem_server import __version__
 from xmem_server.clients import ClientKey
 from xmem_server.followers import Followers
 from xmem_server.lanes import Route, refuse_lane
+from xmem_server.memory_watch import resident_bytes
 from xmem_server.refusals import refusal_of
 from xmem_server.session import SessionHost
 from xmem_server.waiting import WaitingRequests
@@ -82,6 +84,7 @@ class ControlDesk:
 
     def __init__(self, facts: ServerFacts) -> None:
         self._facts = facts
+        self._started = time.monotonic()
         self._tasks: queue.SimpleQueue[_Request | _Lost | _Wake | _Stop] = queue.SimpleQueue()
         self._waiting = WaitingRequests(_MOST_WAITING)
         self._is_woken = threading.Event()
@@ -155,11 +158,21 @@ class ControlDesk:
             host.receive_engine_events()
 
     def _serve_request(self, host: SessionHost, request: _Request) -> None:
-        envelope = request.envelope
+        envelope, started = request.envelope, time.monotonic()
         try:
             reply = self._answer(host, request)
         except Exception as error:  # noqa: BLE001 - whatever a request raises is told to its client
             reply = refusal_of(error, envelope.message.TYPE)
+        _LOG.info(
+            "request=%s client=%s id=%s session=%r job=%s answer=%s ms=%d",
+            envelope.message.TYPE,
+            envelope.client,
+            envelope.id,
+            getattr(envelope.message, "session", ""),
+            getattr(reply, "job", getattr(envelope.message, "job", "")),
+            reply.code if isinstance(reply, ErrorReply) else reply.TYPE,
+            1000 * (time.monotonic() - started),
+        )
         route = self._waiting.finish(envelope)
         self._send(route, Envelope(reply, envelope.id))
         if isinstance(envelope.message, Follow) and isinstance(reply, Following):
@@ -171,10 +184,22 @@ class ControlDesk:
         if isinstance(message, Hello):
             return self._welcome(host, message)
         if isinstance(message, GetStatus):
-            return Status(
-                self._facts.epoch, host.session_count(request.client), host.queued_count(), host.engine_infos()
-            )
+            return self._status(host, request.client)
         return host.answer(request.client, envelope)
+
+    def _status(self, host: SessionHost, client: ClientKey) -> Status:
+        stored, free = host.disk_bytes()
+        return Status(
+            server_epoch=self._facts.epoch,
+            sessions=host.session_count(client),
+            queued=host.queued_count(),
+            engines=host.engine_infos(),
+            uptime_seconds=round(time.monotonic() - self._started, 1),
+            resident_bytes=resident_bytes(),
+            stored_bytes=stored,
+            free_bytes=free,
+            jobs=host.fetch_job_states(client),
+        )
 
     def _welcome(self, host: SessionHost, hello: Hello) -> Message:
         if hello.wire_major != WIRE_MAJOR:

@@ -15,7 +15,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -119,6 +119,38 @@ class FileStore:
         """Say whether the whole file is stored."""
         return self.file_path(sha256).exists()
 
+    def renew_file(self, sha256: str) -> bool:
+        """Say whether the whole file is stored, and keep it as if it came now: who asks is about to use it."""
+        try:
+            os.utime(self.file_path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove_file(self, sha256: str) -> int:
+        """Remove a stored file that nothing uses any more; give the bytes it took."""
+        path = self.file_path(sha256)
+        with self._count_lock:
+            nbytes = _fetch_size(path)
+            path.unlink(missing_ok=True)
+            self._stored_bytes -= nbytes
+        return nbytes
+
+    def remove_unused(self, used: Container[str], kept_seconds: float) -> int:
+        """Remove the files that are not used, and have not been asked for or stored for so long; give the bytes they took."""
+        before = time.time() - kept_seconds
+        unused = [path.name for path in self._objects.glob("*/*") if path.name not in used and _is_older(path, before)]
+        return sum(self.remove_file(sha256) for sha256 in unused)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Give what the stored files take."""
+        return self._stored_bytes
+
+    def free_bytes(self) -> int:
+        """Give what the disk has left."""
+        return shutil.disk_usage(self._folder).free
+
     def file_path(self, sha256: str) -> Path:
         """Give where the file is, or would be."""
         check_sha256(sha256)
@@ -141,7 +173,7 @@ class FileStore:
         if not 0 < nbytes <= MAX_FILE_BYTES:
             raise InputError(f"A file of {nbytes} bytes cannot be stored; 1 to {MAX_FILE_BYTES} bytes can.")
         with self._upload_lock(sha256):
-            if self.has_file(sha256):
+            if self.renew_file(sha256):
                 return ()
             if self._fetch_upload_size(sha256) != nbytes:
                 self._drop_upload(sha256)
@@ -195,7 +227,7 @@ class FileStore:
         """
         check_sha256(sha256)
         with _open_adopted(path, roots) as source:
-            if self.has_file(sha256):
+            if self.renew_file(sha256):
                 return
             found = os.fstat(source.fileno()).st_size
             if found != nbytes or not 0 < nbytes <= MAX_FILE_BYTES:
@@ -335,6 +367,13 @@ def _fetch_size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _is_older(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime < moment
+    except FileNotFoundError:
+        return False
 
 
 def _fetch_time(*paths: Path) -> float:

@@ -147,6 +147,14 @@ class JobQueue:
                 self._end(record, CANCELLED, JobCancelled(job, 0))
                 self._wake()
 
+    def fetch_states(self) -> list[tuple[Claim, Progress]]:
+        """Give the running job, then those that wait in the order in which they would run, each with where it is."""
+        with self._lock:
+            claims = [self._claim] if self._claim is not None and self._running is not None else []
+            claims += self._share.order(self._jobs.fetch_claims())
+            states = [(claim, self.fetch_progress(claim.job)) for claim in claims]
+            return [(claim, progress) for claim, progress in states if progress is not None]
+
     def fetch_progress(self, job: str) -> Progress | None:
         """Give where the job is, or None when it has ended."""
         with self._lock:

@@ -40,7 +40,7 @@ _CONTROL_HIGH_WATER = 1000  # messages per peer and direction: small ones
 _BULK_RECEIVE_HIGH_WATER = 8  # messages of 4 MiB per peer: twice the credit
 _BULK_SEND_HIGH_WATER = 32  # chunks asked for twice after a break may wait together
 _SUPERVISE_SECONDS = 0.1
-_SWEEP_SECONDS = 60.0
+_SWEEP_SECONDS = 600.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -145,7 +145,7 @@ def start_server(settings: ServeSettings, engine: Engine, known: EngineReady | N
         stack.callback(remove_connection, settings.connection_file)
         _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
         threads = (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive)
-        sweep = functools.partial(store.sweep_uploads, settings.limits.upload_seconds)
+        sweep = functools.partial(store.sweep, settings.limits.upload_seconds)
         yield Server(endpoints, keys, ready, threads, sweep)
 
 

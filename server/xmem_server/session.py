@@ -16,10 +16,13 @@ from xmem_protocol import (
     FORBIDDEN,
     LIMIT_EXCEEDED,
     MAX_ARRAY_ITEMS,
+    MAX_PLATES_PER_MESSAGE,
+    MAX_SESSIONS_PER_MESSAGE,
     NOT_FOUND,
     PRESENT,
     Cancel,
     CancelAccepted,
+    DeleteSession,
     EngineInfo,
     Envelope,
     Event,
@@ -28,28 +31,37 @@ from xmem_protocol import (
     Following,
     InputError,
     JobAccepted,
+    JobStatus,
     Key,
+    ListPlates,
+    ListSessions,
     MakeThumbnail,
     Message,
     Missing,
     OpenSession,
     Plate,
+    PlateList,
     Progress,
     PutKey,
     PutPlates,
+    RedoKeys,
     RemoveKey,
     ServerError,
+    SessionDeleted,
+    SessionInfo,
+    SessionList,
     SessionState,
     Shot,
     StartPropagation,
     StartSuggestion,
     ThumbnailMade,
+    UndoKeys,
 )
 from xmem_server import checks, planning
 from xmem_server.clients import ClientKey
 from xmem_server.engines import Engine
 from xmem_server.headers import check_picture_size, say_which
-from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
+from xmem_server.job_table import PROPAGATION, QUEUED, RUNNING, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
 from xmem_server.limits import ClientLimits
 from xmem_server.plans import PropagationPlan
@@ -106,6 +118,17 @@ class SessionHost:
             RemoveKey: self._remove_key,
             StartPropagation: self._start_propagation,
             StartSuggestion: self._start_suggestion,
+            UndoKeys: self._undo_keys,
+            RedoKeys: self._redo_keys,
+            DeleteSession: self._delete_session,
+        }
+        self._questions: dict[type[Message], Callable[[ClientKey, Any], Message]] = {
+            FindMissing: self._find_missing,
+            Follow: self._follow,
+            Cancel: self._cancel,
+            MakeThumbnail: self._make_thumbnail,
+            ListPlates: self._list_plates,
+            ListSessions: self._list_sessions,
         }
         engine.listen(wake)
 
@@ -115,15 +138,9 @@ class SessionHost:
         Raises InputError or ServerError when it cannot be done; then nothing has changed.
         """
         message = envelope.message
-        if isinstance(message, FindMissing):
-            return Missing(tuple(name for name in message.sha256s if not self._store.has_file(name)))
-        if isinstance(message, Follow):
-            return Following(message.job, self._known_job(client, message.job).state)
-        if isinstance(message, Cancel):
-            self.request_cancel(message.job, client)
-            return CancelAccepted(message.job)
-        if isinstance(message, MakeThumbnail):
-            return self._make_thumbnail(client, message)
+        question = self._questions.get(type(message))
+        if question is not None:
+            return question(client, message)
         prepare = self._changes.get(type(message))
         if prepare is None:
             raise ServerError(BAD_REQUEST, f"A {message.TYPE} is not a request that a session answers.")
@@ -142,10 +159,79 @@ class SessionHost:
         with self._store.database.transaction():
             reply = effect()
             self._sessions.save_reply(request, reply)
+            self._touch(client, request.session)
         self._queue.start_next()
         return reply
 
+    def _touch(self, client: ClientKey, name: str) -> None:
+        session = self._sessions.fetch(*_resolve(client, name))
+        if session is not None:
+            self._sessions.touch(session.number)
+
+    def _find_missing(self, client: ClientKey, message: FindMissing) -> Missing:
+        del client  # a file is named by its content: who knows its name has it
+        return Missing(tuple(name for name in message.sha256s if not self._store.renew_file(name)))
+
+    def _follow(self, client: ClientKey, message: Follow) -> Following:
+        return Following(message.job, self._known_job(client, message.job).state)
+
+    def _cancel(self, client: ClientKey, message: Cancel) -> CancelAccepted:
+        self.request_cancel(message.job, client)
+        return CancelAccepted(message.job)
+
     # ------------------------------------------------------------------------------------------ sessions, plates, keys
+
+    def _list_sessions(self, client: ClientKey, message: ListSessions) -> SessionList:
+        owner = "" if client.is_supervisor else client.name
+        listed = self._sessions.fetch_list(owner, max(0, message.after), MAX_SESSIONS_PER_MESSAGE)
+        return SessionList(
+            tuple(
+                SessionInfo(
+                    _name_for(client, each.record),
+                    each.record.owner,
+                    each.record.shot,
+                    each.plates,
+                    each.keys,
+                    each.jobs,
+                    each.created,
+                    each.touched,
+                )
+                for each in listed
+            )
+        )
+
+    def _list_plates(self, client: ClientKey, message: ListPlates) -> PlateList:
+        session = self._known_session(client, message.session)
+        plates = self._sessions.fetch_plates(session.number).values()
+        wanted = [plate for plate in plates if plate.frame >= message.from_frame]
+        return PlateList(tuple(wanted[:MAX_PLATES_PER_MESSAGE]))
+
+    def _undo_keys(self, client: ClientKey, message: UndoKeys) -> Effect:
+        return self._step_back(client, message.session, self._sessions.undo, "undone")
+
+    def _redo_keys(self, client: ClientKey, message: RedoKeys) -> Effect:
+        return self._step_back(client, message.session, self._sessions.redo, "done again")
+
+    def _step_back(self, client: ClientKey, name: str, step: Callable[[int], bool], words: str) -> Effect:
+        session = self._known_session(client, name)
+
+        def effect() -> Message:
+            if not step(session.number):
+                raise InputError(f"No change of keys is left to be {words} in session {name!r}.")
+            return self._fetch_state(client, name)
+
+        return effect
+
+    def _delete_session(self, client: ClientKey, message: DeleteSession) -> Effect:
+        session = self._known_session(client, message.session)
+
+        def effect() -> Message:
+            for job in self._store.jobs.fetch_infos(session.number, MAX_ARRAY_ITEMS):
+                if job.state in (QUEUED, RUNNING):
+                    raise InputError(f"A job of session {message.session!r} is {job.state}. Cancel it first.")
+            return SessionDeleted(message.session, self._store.remove_session(session.number))
+
+        return effect
 
     def _open_session(self, client: ClientKey, message: OpenSession) -> Effect:
         owner, name = _resolve(client, message.session)
@@ -376,9 +462,35 @@ class SessionHost:
         """Give the number of sessions that this client can see."""
         return self._sessions.count("" if client.is_supervisor else client.name)
 
+    def disk_bytes(self) -> tuple[int, int]:
+        """Give what the stored files take, and what their disk has left."""
+        return self._store.stored_bytes, self._store.free_bytes()
+
     def queued_count(self) -> int:
         """Give the number of jobs that wait."""
         return len(self._store.jobs.fetch_queue())
+
+    def fetch_job_states(self, client: ClientKey) -> tuple[JobStatus, ...]:
+        """Give the running job and those that wait, in the order in which they would run."""
+        states = []
+        for claim, progress in self._queue.fetch_states():
+            record = self._store.jobs.fetch(claim.job)
+            is_seen = client.is_supervisor or claim.owner == client.name
+            name = self._sessions.fetch_number(record.session).name if record is not None and is_seen else ""
+            states.append(
+                JobStatus(
+                    claim.job if is_seen else "",
+                    claim.owner,
+                    name,
+                    claim.is_batch,
+                    progress.stage,
+                    progress.done,
+                    progress.total,
+                    progress.frames_per_second,
+                    progress.eta_seconds,
+                )
+            )
+        return tuple(states)
 
     def close(self) -> None:
         """Leave jobs as interrupted and let go of the engine; the store stays open."""
@@ -412,6 +524,11 @@ class SessionHost:
             keys=self._sessions.fetch_keys(session.number),
             jobs=self._store.jobs.fetch_infos(session.number, JOBS_NAMED),
         )
+
+
+def _name_for(client: ClientKey, session: SessionRecord) -> str:
+    """Give the name by which this client opens a session."""
+    return session.name if session.owner == client.name else f"@{session.owner}/{session.name}"
 
 
 def _resolve(client: ClientKey, name: str) -> tuple[str, str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xmem_protocol import BAD_REQUEST, JobAccepted, Key, Message, Plate, ServerError, SessionState, Shot
+from xmem_protocol import BAD_REQUEST, JobAccepted, Key, Message, Plate, ServerError, SessionDeleted, SessionState, Shot
 from xmem_server.database import Database
 from xmem_server.pipes import kinds_of, pack_message, unpack_message
 
 _REPLIES_KEPT = 2000  # per client; a request is sent again within minutes, not after thousands of others
-_REPLY_KINDS = kinds_of(JobAccepted)
+_REPLY_KINDS = kinds_of(JobAccepted, SessionDeleted)
+EDIT, UNDO, REDO = "edit", "undo", "redo"
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,30 @@ class SessionRecord:
 
 
 @dataclass(frozen=True)
+class ListedSession:
+    """A session with what a list says of it; times in seconds since 1970."""
+
+    record: SessionRecord
+    created: float
+    touched: float
+    plates: int
+    keys: int
+    jobs: int
+
+
+@dataclass(frozen=True)
 class KeyChange:
-    """One entry of a session's history: ``before`` and ``after`` are None where there was, or is, no key."""
+    """One entry of a session's history: ``before`` and ``after`` are None where there was, or is, no key.
+
+    ``kind`` is EDIT, UNDO or REDO.
+    """
 
     revision: int
     frame: int
     object_id: int
     before: Key | None
     after: Key | None
+    kind: str = EDIT
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,52 @@ class SessionTable:
             now,
         )
 
+    def touch(self, number: int) -> None:
+        """Journal that somebody works on the session now."""
+        self._database.write("UPDATE session SET touched = ? WHERE number = ?", time.time(), number)
+
+    def fetch_list(self, owner: str, after: int, limit: int) -> list[ListedSession]:
+        """Give the sessions of one owner, or of all for an empty name, oldest first, without the first ``after``."""
+        rows = self._database.fetch(
+            "SELECT number, owner, name, shot, revision, created, touched, "
+            "(SELECT count(*) FROM plate WHERE plate.session = number), "
+            "(SELECT count(*) FROM key WHERE key.session = number), "
+            "(SELECT count(*) FROM job WHERE job.session = session.number) "
+            "FROM session WHERE ? IN ('', owner) ORDER BY number LIMIT ? OFFSET ?",
+            owner,
+            limit,
+            after,
+        )
+        return [
+            ListedSession(
+                SessionRecord(row[0], row[1], row[2], unpack_message(row[3], kinds_of(Shot)), row[4]), *row[5:]
+            )
+            for row in rows
+        ]
+
+    def remove(self, number: int) -> None:
+        """Journal that a session is no more, with all its jobs and their mattes. Its files stay until they are swept."""
+        jobs = "(SELECT job FROM job WHERE session = ?)"
+        with self._database.transaction():
+            for table in ("event", "result", "snapshot"):
+                self._database.write(f"DELETE FROM {table} WHERE job IN {jobs}", number)
+            for table in ("job", "revision", "key", "plate"):
+                self._database.write(f"DELETE FROM {table} WHERE session = ?", number)
+            self._database.write("DELETE FROM session WHERE number = ?", number)
+
+    def fetch_used(self, number: int = 0) -> set[str]:
+        """Give the SHA-256 of every file that a session uses, undone keys included; of all sessions for number 0."""
+        used: set[str] = set()
+        for statement in (
+            "SELECT DISTINCT sha256 FROM plate WHERE ? IN (0, session)",
+            "SELECT DISTINCT sha256 FROM key WHERE ? IN (0, session)",
+            "SELECT DISTINCT sha256 FROM result JOIN job ON job.job = result.job WHERE ? IN (0, session)",
+        ):
+            used |= {row[0] for row in self._database.fetch(statement, number)}
+        for before, after in self._database.fetch("SELECT before, after FROM revision WHERE ? IN (0, session)", number):
+            used |= {key.sha256 for key in (_unpack_key(before), _unpack_key(after)) if key is not None}
+        return used - {""}
+
     def save_plates(self, number: int, plates: Iterable[Plate]) -> None:
         """Journal which file each of these frames is."""
         with self._database.transaction():
@@ -149,47 +213,82 @@ class SessionTable:
     def save_key(self, number: int, key: Key) -> None:
         """Journal one key; a new revision, unless exactly this was said already."""
         before = self.fetch_key(number, key.frame, key.object_id)
-        if before == key:
-            return
-        with self._database.transaction():
-            revision = self._next_revision(number)
-            self._database.write(
-                "INSERT OR REPLACE INTO key (session, frame, object_id, presence, sha256, suffix, selector) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                number,
-                key.frame,
-                key.object_id,
-                key.presence,
-                key.sha256,
-                key.suffix,
-                key.selector,
-            )
-            self._log(number, KeyChange(revision, key.frame, key.object_id, before, key))
+        if before != key:
+            self._change_keys(number, EDIT, [(key.frame, key.object_id, before, key)])
 
     def remove_keys(self, number: int, keys: Iterable[Key]) -> None:
         """Journal that these keys are no more; one new revision, unless there is none of them."""
-        gone = tuple(keys)
-        if not gone:
-            return
+        gone = [(key.frame, key.object_id, key, None) for key in keys]
+        if gone:
+            self._change_keys(number, EDIT, gone)
+
+    def undo(self, number: int) -> bool:
+        """Journal that the last change of keys not undone yet is taken back, and say whether there was one.
+
+        Undoing is a change like any other: it gets a revision of its own, and nothing leaves the history.
+        """
+        undoable, _ = self._fetch_stacks(number)
+        if undoable:
+            changes = [(change.frame, change.object_id, change.after, change.before) for change in undoable[-1]]
+            self._change_keys(number, UNDO, changes)
+        return bool(undoable)
+
+    def redo(self, number: int) -> bool:
+        """Journal that what was undone last is done again, and say whether there was something."""
+        _, redoable = self._fetch_stacks(number)
+        if redoable:
+            changes = [(change.frame, change.object_id, change.before, change.after) for change in redoable[-1]]
+            self._change_keys(number, REDO, changes)
+        return bool(redoable)
+
+    def _fetch_stacks(self, number: int) -> tuple[list[list[KeyChange]], list[list[KeyChange]]]:
+        """Give the edits that can be undone and those that can be redone, the next one last in each."""
+        undoable: list[list[KeyChange]] = []
+        redoable: list[list[KeyChange]] = []
+        for _, group in itertools.groupby(self.fetch_history(number), lambda change: change.revision):
+            changes = list(group)
+            if changes[0].kind == UNDO:
+                redoable.append(undoable.pop())
+            elif changes[0].kind == REDO:
+                undoable.append(redoable.pop())
+            else:
+                undoable.append(changes)
+                redoable.clear()
+        return undoable, redoable
+
+    def _change_keys(self, number: int, kind: str, changes: Iterable[tuple[int, int, Key | None, Key | None]]) -> None:
+        """Journal one revision: for each frame and object what was said there before and what is now."""
         with self._database.transaction():
             revision = self._next_revision(number)
-            for key in gone:
-                self._database.write(
-                    "DELETE FROM key WHERE session = ? AND frame = ? AND object_id = ?",
-                    number,
-                    key.frame,
-                    key.object_id,
-                )
-                self._log(number, KeyChange(revision, key.frame, key.object_id, key, None))
+            for frame, object_id, before, after in changes:
+                if after is None:
+                    self._database.write(
+                        "DELETE FROM key WHERE session = ? AND frame = ? AND object_id = ?", number, frame, object_id
+                    )
+                else:
+                    self._database.write(
+                        "INSERT OR REPLACE INTO key (session, frame, object_id, presence, sha256, suffix, selector) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        number,
+                        frame,
+                        object_id,
+                        after.presence,
+                        after.sha256,
+                        after.suffix,
+                        after.selector,
+                    )
+                self._log(number, KeyChange(revision, frame, object_id, before, after, kind))
 
     def fetch_history(self, number: int) -> tuple[KeyChange, ...]:
         """Give every change of keys since the session began, oldest first."""
         rows = self._database.fetch(
-            "SELECT revision, frame, object_id, before, after FROM revision WHERE session = ? "
+            "SELECT revision, frame, object_id, before, after, kind FROM revision WHERE session = ? "
             "ORDER BY revision, frame, object_id",
             number,
         )
-        return tuple(KeyChange(row[0], row[1], row[2], _unpack_key(row[3]), _unpack_key(row[4])) for row in rows)
+        return tuple(
+            KeyChange(row[0], row[1], row[2], _unpack_key(row[3]), _unpack_key(row[4]), row[5]) for row in rows
+        )
 
     def fetch_reply(self, request: Request) -> StoredReply | None:
         """Give the answer this request got before, or None when it is new.
@@ -232,8 +331,8 @@ class SessionTable:
 
     def _log(self, number: int, change: KeyChange) -> None:
         self._database.write(
-            "INSERT INTO revision (session, revision, frame, object_id, before, after, changed) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO revision (session, revision, frame, object_id, before, after, changed, kind) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             number,
             change.revision,
             change.frame,
@@ -241,6 +340,7 @@ class SessionTable:
             _pack_key(change.before),
             _pack_key(change.after),
             time.time(),
+            change.kind,
         )
 
 

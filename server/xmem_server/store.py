@@ -14,6 +14,7 @@ from xmem_server.files import FileStore, StorageLimits, storage_errors
 from xmem_server.job_table import JobTable
 from xmem_server.session_table import SessionTable
 
+_UNUSED_KEPT_SECONDS = 24 * 3600.0  # a client that has just sent a file says within a day what it is
 _RESERVE_BYTES = 4 * 1024 * 1024  # a few thousand journal entries: enough to write down why a job stopped
 
 
@@ -70,6 +71,22 @@ class Store(FileStore):
             for snapshot in self.jobs.fetch_snapshots(job, self.snapshot_folder(session, job)):
                 self.jobs.remove_snapshot(job, snapshot.frame)
         shutil.rmtree(self.session_folder(session) / "snapshots" / job, ignore_errors=True)
+
+    def remove_session(self, number: int) -> int:
+        """Forget a session, its folder, and the files that no other session uses; give the bytes these took."""
+        with self.database.lock:
+            mine = self.sessions.fetch_used(number)
+            self.sessions.remove(number)
+            unused = mine - self.sessions.fetch_used()
+            nbytes = sum(self.remove_file(sha256) for sha256 in unused)
+        shutil.rmtree(self.session_folder(number), ignore_errors=True)
+        return nbytes
+
+    def sweep(self, upload_seconds: float) -> None:
+        """Remove uploads that nobody goes on with, and files that no session uses and nobody asked for since yesterday."""
+        self.sweep_uploads(upload_seconds)
+        with self.database.lock:
+            self.remove_unused(self.sessions.fetch_used(), _UNUSED_KEPT_SECONDS)
 
     def keep_reserve(self) -> None:
         """Hold space back for the journal. On a full disk there is none to hold: the server runs all the same."""
