@@ -46,14 +46,16 @@ def similarity(query: Tensor, memory: Tensor) -> Tensor:
     return query @ memory.T
 
 
-def top_k_affinity(query: Tensor, memory: Tensor, k: int, given: Tensor | None = None) -> Affinity:
+def top_k_affinity(
+    query: Tensor, memory: Tensor, k: int, given: Tensor | None = None, block_values: int = BLOCK_VALUES
+) -> Affinity:
     """Give the affinity of each query to its k most similar memory rows (fewer when memory has fewer).
 
     query (M, F) and memory (N, F) are prepared features; ``given`` (N,) bool leaves rows out. Computed in blocks of
-    rows with a running best k, which is exact; ties go to the earlier row.
+    rows, ``block_values`` similarities at once, with a running best k, which is exact; ties go to the earlier row.
     """
     rows = memory.shape[0]
-    block = max(k, BLOCK_VALUES // max(1, query.shape[0]))
+    block = max(k, block_values // max(1, query.shape[0]))
     values: Tensor | None = None
     indices: Tensor | None = None
     for start in range(0, rows, block):

@@ -32,6 +32,16 @@ class Rows:
     values: Mapping[int, Tensor]
     given: Mapping[int, Tensor]
 
+    def to(self, device: torch.device) -> Rows:
+        """Give the same rows on another device."""
+        return Rows(
+            self.key.to(device),
+            self.shrinkage.to(device),
+            self.selection.to(device),
+            {object_id: value.to(device) for object_id, value in self.values.items()},
+            {object_id: given.to(device) for object_id, given in self.given.items()},
+        )
+
 
 class Bank:
     """Memory rows in the order they are to be read, tagged with frame number, usage and life."""
@@ -57,6 +67,11 @@ class Bank:
     def size(self) -> int:
         """Number of rows."""
         return sum(block.key.shape[0] for block in self._blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are; the bank must have some."""
+        return self._blocks[0].key.device
 
     @property
     def object_ids(self) -> tuple[int, ...]:

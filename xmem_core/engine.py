@@ -25,8 +25,8 @@ from xmem_core.images import (
     resize_area,
     working_shape,
 )
-from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Memory, MemoryPolicy
-from xmem_core.motion import MotionSource, no_motion
+from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
+from xmem_core.motion import CarriedMasks, MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
 
 
@@ -63,8 +63,14 @@ class Engine:
     """
 
     def __init__(
-        self, network: XMem, policy: MemoryPolicy, precision: torch.dtype = torch.float32, working_size: int = 0
+        self,
+        network: XMem,
+        policy: MemoryPolicy,
+        precision: torch.dtype = torch.float32,
+        working_size: int = 0,
+        footprint: Footprint = Footprint(),  # noqa: B008 - frozen
     ) -> None:
+        self.footprint = footprint
         self.network = network
         self.policy = policy
         self.working_size = working_size
@@ -155,7 +161,16 @@ class Engine:
         soft = aggregate(torch.stack([masks[object_id] for object_id in object_ids]), 0)[1:]
         with self.computing():
             value = self.encode_value(encoded, soft)[0]
-        return make_rows(encoded.features, value, object_ids)
+        return self.place_rows(make_rows(encoded.features, value, object_ids))
+
+    @property
+    def rows_device(self) -> torch.device:
+        """Where memory rows live."""
+        return self.footprint.rows_device or next(self.network.parameters()).device
+
+    def place_rows(self, rows: Rows) -> Rows:
+        """Give rows where memory lives."""
+        return rows.to(self.rows_device)
 
     def encode_value(self, encoded: FrameFeatures, masks: Tensor) -> Tensor:
         """Give values (1, N, CV, h, w) for masks (N, *canvas.mask_shape)."""
@@ -206,7 +221,7 @@ class Propagation:
         self.engine = engine
         self.frames = frames
         self.carrier = Carrier(frames, motion, engine.annotation)
-        self.memory = Memory(engine.policy, engine.permanent_bank())
+        self.memory = Memory(engine.policy, engine.permanent_bank(), engine.footprint)
         self.position = 0
         self.last_memory = 0
         self.last_deep = -engine.policy.deep_update_every
@@ -290,18 +305,41 @@ class Propagation:
 
     def _predict(self, encoded: FrameFeatures, object_ids: tuple[int, ...], *, keep_hidden: bool) -> Tensor:
         """Give probabilities (N, H, W) by memory read and decoder, and update the sensory memory unless it is kept."""
-        network, features = self.engine.network, encoded.features
+        features = encoded.features
         readout = self.memory.read(features.key[0], features.selection[0], object_ids)
-        hidden = self._stack_hidden(object_ids)
-        context = None
+        carried = None
         if isinstance(encoded.canvas, FineCanvas):
             carried = self.carrier.fetch(self.position, object_ids, encoded.image)
-            context = FrameContext(carried, encoded.canvas)
+        count = len(object_ids)
+        group = self.engine.footprint.objects or count
+        logits = [
+            self._decode(encoded, object_ids, slice(start, start + group), (readout, carried), keep_hidden=keep_hidden)
+            for start in range(0, count, group)
+        ]
+        return aggregate(torch.sigmoid(torch.cat(logits)), 0)[1:]
+
+    def _decode(
+        self,
+        encoded: FrameFeatures,
+        object_ids: tuple[int, ...],
+        chosen: slice,
+        read: tuple[Tensor, CarriedMasks | None],
+        *,
+        keep_hidden: bool,
+    ) -> Tensor:
+        """Give logits (n, H, W) of some of the objects: each is decoded by itself, so that any grouping will do."""
+        network, (readout, carried) = self.engine.network, read
+        ids = object_ids[chosen]
+        hidden = self._stack_hidden(ids)
+        context = None
+        if carried is not None and isinstance(encoded.canvas, FineCanvas):
+            part = CarriedMasks(carried.masks[:, :, chosen], carried.trust[:, :, chosen])  # (1, 2, n, H, W) each
+            context = FrameContext(part, encoded.canvas)
         with self.engine.computing():
-            decoded = network.decode(features, readout[None], hidden, context)
+            decoded = network.decode(encoded.features, readout[None, chosen], hidden, context)
             if not keep_hidden:
-                self._set_hidden(object_ids, network.update_hidden(decoded, hidden))
-        return aggregate(torch.sigmoid(decoded.logits[0].float()), 0)[1:]
+                self._set_hidden(ids, network.update_hidden(decoded, hidden))
+        return decoded.logits[0].float()
 
     def _remember(
         self, frame: int, encoded: FrameFeatures, object_ids: tuple[int, ...], probabilities: Tensor, *, deep: bool
@@ -313,7 +351,7 @@ class Propagation:
             with self.engine.computing():
                 value = self.engine.encode_value(encoded, probabilities)
         if not permanent:
-            self.memory.write(frame, make_rows(encoded.features, value[0], object_ids))
+            self.memory.write(frame, self.engine.place_rows(make_rows(encoded.features, value[0], object_ids)))
         self.last_memory = self.position
         if deep:
             with self.engine.computing():
@@ -327,7 +365,7 @@ class Propagation:
             return None
         height, width = encoded.features.key.shape[-2:]
         stacked = torch.stack([rows.values[object_id] for object_id in object_ids])  # (N, h*w, CV)
-        return stacked.transpose(1, 2).unflatten(2, (height, width))[None]
+        return stacked.transpose(1, 2).unflatten(2, (height, width))[None].to(encoded.image.device)
 
 
 def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xmem_core.affinity import (
+    BLOCK_VALUES,
     Affinity,
     count_usage,
     full_affinity,
@@ -62,11 +63,24 @@ class MemoryPolicy:
             )
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """How much memory of the device one step may take; another one gives the same mattes up to rounding.
+
+    ``objects`` decoded at a time (0: all), similarities held at once, and where memory rows live (None: on the network's device).
+    """
+
+    objects: int = 0
+    block_values: int = BLOCK_VALUES
+    rows_device: torch.device | None = None
+
+
 class Memory:
     """Working and long-term memory of one propagation, read together with a permanent bank."""
 
-    def __init__(self, policy: MemoryPolicy, permanent: Bank) -> None:
+    def __init__(self, policy: MemoryPolicy, permanent: Bank, footprint: Footprint = Footprint()) -> None:
         self.policy = policy
+        self.footprint = footprint
         self.permanent = permanent
         self.working = Bank()
         self.long_term = Bank()
@@ -87,8 +101,9 @@ class Memory:
         rows. Every object asked for must have a row.
         """
         height, width = key.shape[1:]
-        query = query_features(_rows(key), _rows(selection))
         banks = self._banks()
+        where = banks[0].device if banks else key.device
+        query = query_features(_rows(key), _rows(selection)).to(where)
         features = torch.cat([bank.features() for bank in banks])
         readouts: dict[int, Tensor] = {}
         usage: tuple[int, Tensor] | None = None
@@ -104,7 +119,7 @@ class Memory:
         if usage is not None:
             self._record_usage(banks, usage[1])
         stacked = torch.stack([readouts[object_id] for object_id in object_ids])  # (N, h*w, CV)
-        return stacked.transpose(1, 2).unflatten(2, (height, width))  # (N, CV, h, w)
+        return stacked.transpose(1, 2).unflatten(2, (height, width)).to(key.device)  # (N, CV, h, w)
 
     def _groups(self, banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple[Tensor, tuple[int, ...]]]:
         groups: list[tuple[Tensor, list[int]]] = []
@@ -127,7 +142,7 @@ class Memory:
         if self.policy.top_k == 0:
             dense = full_affinity(query, features, given)
             return dense @ values, dense.sum(0)
-        affinity: Affinity = top_k_affinity(query, features, self.policy.top_k, given)
+        affinity: Affinity = top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
         return read(affinity, values), count_usage(affinity, features.shape[0])
 
     def _record_usage(self, banks: list[Bank], usage: Tensor) -> None:

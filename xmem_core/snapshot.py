@@ -44,8 +44,9 @@ def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], devi
     moved = {name: value.to(device) for name, value in state.items()}
     propagation.hidden = _by_object("hidden.", moved)
     propagation.carrier.previous = _by_object("previous.", moved)
-    _restore_bank(propagation.memory.working, "working", moved)
-    _restore_bank(propagation.memory.long_term, "long_term", moved)
+    rows = {name: value.to(propagation.engine.rows_device) for name, value in state.items()}
+    _restore_bank(propagation.memory.working, "working", rows)
+    _restore_bank(propagation.memory.long_term, "long_term", rows)
 
 
 def _bank_state(name: str, bank: Bank) -> dict[str, Tensor]:

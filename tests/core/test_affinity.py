@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from xmem_core import affinity
 from xmem_core.affinity import (
     count_usage,
     full_affinity,
@@ -51,13 +50,11 @@ def test_when_everything_is_dissimilar_then_weights_are_finite_and_sum_to_one(sc
         assert torch.allclose(found.weights.sum(1), torch.ones(query.shape[0]))
 
 
-def test_when_memory_is_read_in_blocks_then_the_result_is_the_same(monkeypatch):
+def test_when_memory_is_read_in_blocks_then_the_result_is_the_same():
     for seed in SEEDS:
         query, memory = random_problem(seed)
         whole = top_k_affinity(query, memory, 7)
-        monkeypatch.setattr(affinity, "BLOCK_VALUES", 9 * 8)  # blocks of 8 rows
-        parts = top_k_affinity(query, memory, 7)
-        monkeypatch.undo()
+        parts = top_k_affinity(query, memory, 7, block_values=9 * 8)  # blocks of 8 rows
         assert torch.equal(whole.indices, parts.indices)
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
 

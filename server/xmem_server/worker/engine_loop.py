@@ -20,6 +20,7 @@ from xmem_server.plans import (
     SuggestionPlan,
 )
 from xmem_server.worker.channel import Channel
+from xmem_server.worker.memory_ladder import is_out_of_memory
 from xmem_server.worker.propagation import run_propagation
 from xmem_server.worker.reporting import JobCancelledError, JobPausedError
 from xmem_server.worker.suggestion import run_suggestion
@@ -99,8 +100,7 @@ class EngineLoop:
         log.info("job %s ends", plan.job)
 
     def _explain(self, plan: PropagationPlan | SuggestionPlan, error: BaseException) -> EngineFailed:
-        text = str(error).lower()
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        if is_out_of_memory(error):
             return EngineFailed(
                 plan.job,
                 OUT_OF_MEMORY,

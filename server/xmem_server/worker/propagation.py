@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ from xmem_server.plans import (
     WrittenMatte,
 )
 from xmem_server.worker.channel import Channel
-from xmem_server.worker.features import FeatureBudget, FeatureCache
+from xmem_server.worker.features import FeatureCache
+from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory
 from xmem_server.worker.reporting import JobPausedError, Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
@@ -47,19 +49,44 @@ LAYERED = "layered"
 def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder, channel: Channel) -> None:
     """Work through a plan, saying each finished frame; the last thing said is EngineDone.
 
+    Short of memory it begins again from the plan's snapshot, less greedily; frames that were said are not said again.
     Raises InputError or CoreError when the whole job cannot be done, JobCancelledError when it is cancelled, JobPausedError
     when it makes room for another.
     """
-    job = PropagationJob(plan, model, decoder, channel)
-    job.annotate()
-    job.propagate()
-    channel.send(EngineDone(plan.job, job.describe()))
+    ladder = MemoryLadder(next(model.network.parameters()).device)
+    finished = set(plan.finished)
+    while True:
+        job: PropagationJob | None = None
+        try:
+            job = PropagationJob(
+                dataclasses.replace(plan, finished=tuple(sorted(finished))), model, decoder, channel, ladder
+            )
+            job.annotate()
+            job.propagate(finished)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            channel.send(EngineDone(plan.job, job.describe()))
+            return
+        job = None  # lets go of all that the attempt held
+        ladder.climb()
+        ladder.release()
+        log.warning("job %s was short of memory and goes on with %s", plan.job, ladder.describe())
 
 
 class PropagationJob:
     """What one propagation needs at hand."""
 
-    def __init__(self, plan: PropagationPlan, model: LoadedModel, decoder: Decoder, channel: Channel) -> None:
+    def __init__(
+        self,
+        plan: PropagationPlan,
+        model: LoadedModel,
+        decoder: Decoder,
+        channel: Channel,
+        ladder: MemoryLadder,
+    ) -> None:
+        self._ladder = ladder
         self._plan = plan
         self._decoder = decoder
         self._channel = channel
@@ -70,10 +97,9 @@ class PropagationJob:
             fetch_policy(plan.settings),
             fetch_precision(plan.settings),
             fetch_working_size(plan.settings, model.network.config),
+            ladder.footprint,
         )
-        self._cache = FeatureCache(
-            self._engine, decoder, plan.plates, self._encoding, Path(plan.cache), FeatureBudget()
-        )
+        self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, Path(plan.cache), ladder.budget)
         self._plates = {plate.frame: plate for plate in plan.plates}
         self._keys: dict[int, list[KeySource]] = {}
         for source in plan.keys:
@@ -103,13 +129,12 @@ class PropagationJob:
         except InputError as error:
             raise say_which(name_key(source.key), error) from None
 
-    def propagate(self) -> None:
-        """Step through the range, write what is not written yet, and leave a snapshot now and then."""
+    def propagate(self, finished: set[int]) -> None:
+        """Step through the range, write what is not ``finished`` and add it there, and leave a snapshot now and then."""
         settings = self._plan.settings
         frames = tuple(frame for frame in sorted(self._plates) if settings.first <= frame <= settings.last)
         propagation = self._engine.start(frames, self._cache.fetch_motion)
         self._resume(propagation)
-        finished = set(self._plan.finished)
         for position in range(propagation.position, len(frames)):
             frame = frames[position]
             self._reporter.report("propagating", position, len(frames), frame)
@@ -122,6 +147,7 @@ class PropagationJob:
             result = propagation.step(encoded)
             if frame not in finished:
                 self._write(result)
+                finished.add(frame)
             is_paused = self._channel.paused(self._plan.job)
             if position + 1 < len(frames) and (is_paused or (position + 1) % settings.snapshot_every == 0):
                 is_kept = self._save_snapshot(frame, propagation)
@@ -203,9 +229,10 @@ class PropagationJob:
         shot, settings = self._plan.shot, self._plan.settings
         colour = self._decoder.describe_transform(shot.colorspace, self._kind) if self._kind else shot.colorspace
         skipped = f"; {self._skipped} frames could not be read" if self._skipped else ""
+        short = f"; memory was short: {self._ladder.describe()}" if self._ladder.describe() else ""
         return (
             f"worked at {width}x{height} of {shot.width}x{shot.height}{self._describe_finer()} "
             f"on {self._device}, {settings.precision}; "
             f"colour: {colour}; permanent memory: {settings.permanent}, "
-            f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}"
+            f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{short}"
         )
