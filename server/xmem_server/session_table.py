@@ -13,6 +13,7 @@ from xmem_server.database import Database
 from xmem_server.pipes import kinds_of, pack_message, unpack_message
 
 _REPLIES_KEPT = 2000  # per client; a request is sent again within minutes, not after thousands of others
+_ALL_REPLIES_KEPT = 200_000  # of all clients, for those that never come back
 _REPLY_KINDS = kinds_of(JobAccepted, SessionDeleted)
 EDIT, UNDO, REDO = "edit", "undo", "redo"
 
@@ -322,6 +323,9 @@ class SessionTable:
                 request.client,
                 request.client,
                 _REPLIES_KEPT,
+            )
+            self._database.write(
+                "DELETE FROM request WHERE number <= (SELECT max(number) FROM request) - ?", _ALL_REPLIES_KEPT
             )
 
     def _next_revision(self, number: int) -> int:
