@@ -54,7 +54,10 @@ class ScriptedEngine:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def say(self, event: Any) -> None:
-        write_message(self.out, event)
+        try:
+            write_message(self.out, event)
+        except OSError:
+            os._exit(1)  # the server is gone, as for the real engine
 
     def read(self) -> None:
         with os.fdopen(0, "rb") as stream:
