@@ -1,24 +1,38 @@
 """How far a matte is to be believed, from its own probabilities: what its overlap with the truth would be if they were right.
 
-For a matte p, hardened at 0.5 to M, the expected intersection is the sum of p over M, and the expected union is M's area plus the sum
-of p outside. Their ratio is what region similarity (J) would be on average if each pixel were object with probability p. The
-model card has how well that ranks frames by their true error, and the reliability of the probabilities.
+For a matte p, hardened at 0.5 to M, the expected intersection is the sum of q over M, and the expected union is M's area plus the sum
+of q outside, q being the share of pixels of such a p that are object (`calibrate`). Their ratio is what region similarity (J) would be on
+average. The model card has how well that ranks frames by their true error, and the reliability of p and of q.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 PRESENT_ABOVE = 0.5
 
+# (a matte's value, share of such pixels that is object), from clips that nothing was trained on (`training.calibration`): mattes
+# are alphas and lean to 0 and 1, so that between those they are surer of themselves than they may be.
+RELIABILITY = ((0.0, 0.0), (0.02, 0.02), (0.98, 0.98), (1.0, 1.0))
+
+
+def calibrate(matte: Tensor) -> Tensor:
+    """Give for matte (H, W) float 0..1 the share of such pixels that is object, 0..1; 0 and 1 stay what they are."""
+    knots = torch.tensor(RELIABILITY, dtype=matte.dtype, device=matte.device)
+    place = torch.searchsorted(knots[:, 0].contiguous(), matte.contiguous(), right=True).clamp(1, len(RELIABILITY) - 1)
+    before, after = knots[place - 1], knots[place]
+    share = (matte - before[..., 0]) / (after[..., 0] - before[..., 0])
+    return torch.lerp(before[..., 1], after[..., 1], share)
+
 
 def expected_overlap(matte: Tensor) -> float:
     """Give the expected region similarity, 0..1, of matte (H, W) float 0..1; 1 for one that is 0 everywhere."""
-    present = matte > PRESENT_ABOVE
-    inside = float(matte[present].sum())
-    union = float(present.sum()) + float(matte[~present].sum())
+    present, share = matte > PRESENT_ABOVE, calibrate(matte)
+    inside = float(share[present].sum())
+    union = float(present.sum()) + float(share[~present].sum())
     return inside / union if union else 1.0
 
 
