@@ -43,8 +43,8 @@ EDITED = "edited"
 NEW = "new"
 QUEUED = "sending"
 
+WAITING = "waiting"  # the stage of a job whose turn has not come
 _STAGES = {
-    "waiting": "Waiting for other jobs",
     "decoding": "Reading the plate",
     "encoding": "Looking at the plate",
     "annotating": "Learning the keys",
@@ -291,6 +291,9 @@ def describe(state: NodeState, server: ServerState = None) -> str:
         return state.message or "Ready."
     if isinstance(server, ServerSilent):
         return f"The server does not answer; waiting for it. {server.message}"
+    if state.phase == PROPAGATING and state.stage == WAITING:
+        soon = f", about {_seconds(state.eta_seconds)}" if state.eta_seconds >= 1 else ""
+        return f"Waiting for {_count(state.total, 'other job')}{soon}."
     words = _STAGES.get(state.stage, _PHASES[state.phase]) if state.phase == PROPAGATING else _PHASES[state.phase]
     counted = f" {state.done}/{state.total}" if state.total and state.phase not in (CANCELLING, COMPARING) else ""
     return f"{words}{counted}{describe_speed(state)}."
@@ -315,8 +318,12 @@ def describe_speed(state: NodeState) -> str:
     speed = f", {state.frames_per_second:.1f} frames/s"
     if state.eta_seconds < 0:
         return speed
-    minutes, seconds = divmod(round(state.eta_seconds), 60)
-    return f"{speed}, {f'{minutes} min ' if minutes else ''}{seconds} s left"
+    return f"{speed}, {_seconds(state.eta_seconds)} left"
+
+
+def _seconds(number: float) -> str:
+    minutes, seconds = divmod(round(number), 60)
+    return f"{f'{minutes} min ' if minutes else ''}{seconds} s"
 
 
 def _keep_cancelling(state: NodeState, phase: str) -> str:

@@ -121,13 +121,14 @@ class MatteFile:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """One engine process: where it computes and with what."""
+    """One engine process: where it computes and with what; ``resident_bytes`` of host memory it holds, 0 when not known."""
 
     name: str
     device: str
     model: str
     model_sha256: str
     state: str
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True)

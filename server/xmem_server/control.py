@@ -193,7 +193,7 @@ class ControlDesk:
             server_epoch=self._facts.epoch,
             sessions=host.session_count(client),
             queued=host.queued_count(),
-            engines=host.engine_infos(),
+            engines=host.measure_engines(),
             uptime_seconds=round(time.monotonic() - self._started, 1),
             resident_bytes=resident_bytes(),
             stored_bytes=stored,

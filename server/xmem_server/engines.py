@@ -21,6 +21,7 @@ from typing import IO, Any, Protocol
 
 from xmem_protocol import ENGINE_DIED as ENGINE_DIED_CODE
 from xmem_protocol import Cancel, EngineInfo, InputError, RemoteProtocolError, ServerError
+from xmem_server.memory_watch import resident_bytes
 from xmem_server.pipes import ENGINE_EVENTS, pack_message, read_message, write_message
 from xmem_server.plans import EngineReady, EngineRefused, Pause, PropagationPlan, SuggestionPlan
 
@@ -65,6 +66,9 @@ class Engine(Protocol):
 
     def info(self) -> EngineInfo:
         """Give where it computes, with what, and its state."""
+
+    def resident_bytes(self) -> int:
+        """Give the host memory it holds, 0 when that is not known."""
 
     def close(self) -> None:
         """Stop it."""
@@ -167,6 +171,11 @@ class EngineProcess:
             if self._child is None:
                 raise ServerError(ENGINE_DIED_CODE, "The engine is not running.")
             return self._child.pid
+
+    def resident_bytes(self) -> int:
+        """Give the host memory the child holds, 0 when there is none or nobody can say."""
+        with self._lock:
+            return resident_bytes(self._child.pid) if self._child is not None else 0
 
     def close(self) -> None:
         """Stop the child: it is given some seconds to leave by itself."""

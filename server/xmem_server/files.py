@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from xmem_protocol import (
     CHUNK_BYTES,
+    INTERNAL,
     MAX_FILE_BYTES,
     MAX_WANTED_CHUNKS,
     NOT_FOUND,
@@ -34,6 +35,7 @@ _MIB = 1024 * 1024
 _COPY_BYTES = 4 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: past a file-size limit set on the process
+_PROTECTED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _LOCKS = 64
 _UPLOAD_KEPT_SECONDS = 7 * 24 * 3600  # of an upload that was begun and left
 _RECORD_HEAD = 8  # bytes of the size at the start of a chunk record
@@ -49,10 +51,15 @@ class StorageLimits:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk below this folder into a ServerError STORAGE_FULL that names the folder."""
+    """Turn a full or a write-protected disk below this folder into a ServerError that names the folder."""
     try:
         yield
     except OSError as error:
+        if error.errno in _PROTECTED:
+            raise ServerError(
+                INTERNAL,
+                f"{folder} cannot be written ({error.strerror}); nothing was stored. Make it writable, then send it again.",
+            ) from error
         if error.errno not in _NO_SPACE:
             raise
         raise full_storage(folder) from error

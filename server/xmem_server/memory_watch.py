@@ -16,7 +16,6 @@ from typing import NoReturn
 
 from xmem_server.plans import EngineReady
 
-_STATM = Path("/proc/self/statm")
 _VARIABLE = "XMEM_STARTED_AGAIN"
 _LOG = logging.getLogger(__name__)
 
@@ -30,11 +29,11 @@ class StartedAgain:
     engine: EngineReady
 
 
-def resident_bytes() -> int:
-    """Give the memory this process holds, in bytes; 0 where the system does not say (the watch is for Linux)."""
+def resident_bytes(process: int | str = "self") -> int:
+    """Give the memory a process holds, this one by default, in bytes; 0 where the system does not say (only Linux does)."""
     try:
-        pages = int(_STATM.read_text("ascii").split()[1])
-    except OSError:
+        pages = int(Path(f"/proc/{process}/statm").read_text("ascii").split()[1])
+    except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -26,7 +26,7 @@ _MAX_MESSAGE = 2000  # letters; an error is one line
 def refusal_of(error: Exception, request: str) -> ErrorReply:
     """Give the error reply for whatever a request of this type raised; what nobody foresaw goes to the log in full."""
     code, message = _explain(error)
-    if code == INTERNAL:
+    if code == INTERNAL and not isinstance(error, ServerError):
         _LOG.error("request=%s failed: %s", request, message, exc_info=error)
         message = "Something went wrong inside the server; its log says what. Try again, or restart the server."
     return ErrorReply(code, " ".join(message.split())[:_MAX_MESSAGE].replace("\0", "?"))

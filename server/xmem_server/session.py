@@ -458,6 +458,11 @@ class SessionHost:
         info = self._engine.info()
         return (dataclasses.replace(info, state="busy") if self._queue.running else info,)
 
+    def measure_engines(self) -> tuple[EngineInfo, ...]:
+        """Give the engines with the memory they hold."""
+        held = self._engine.resident_bytes()
+        return tuple(dataclasses.replace(info, resident_bytes=held) for info in self.engine_infos())
+
     def session_count(self, client: ClientKey) -> int:
         """Give the number of sessions that this client can see."""
         return self._sessions.count("" if client.is_supervisor else client.name)

@@ -1,5 +1,7 @@
 """Memory that does not suffice, at every kind of step and any moment: the same mattes all the same, or a clear end."""
 
+import gc
+
 import numpy as np
 import OpenEXR
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from tests.server.moving_scene import COUNT, FIRST, plan_of, save_scene
 from xmem_core.bank import Bank
-from xmem_core.engine import Engine
+from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.memory import Footprint, Memory
 from xmem_core.weights import load_model
 from xmem_protocol import ServerError
@@ -135,3 +137,10 @@ def test_when_the_device_is_the_host_then_no_step_moves_rows_to_it():
     for _ in range(3):
         on_card.climb()
     assert on_card.footprint.rows_device == torch.device("cpu")
+
+
+def test_when_a_job_has_ended_then_nothing_of_its_session_is_held(tools, scene, tmp_path):
+    run(plan_of(tmp_path, *scene), *tools)
+    gc.collect()
+    held = [thing for thing in gc.get_objects() if type(thing) in (Engine, Memory, FrameFeatures)]
+    assert held == []

@@ -1,7 +1,9 @@
 """Jobs when something dies, fills up or restarts."""
 
+import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ from xmem_protocol import (
     JobCancelled,
     JobDone,
     JobFailed,
+    RemoveKey,
     ServerError,
+    UndoKeys,
 )
 from xmem_server.files import full_storage
 
@@ -219,3 +223,39 @@ def test_when_a_snapshot_file_is_gone_then_the_older_one_is_taken(tmp_path, deco
         house.start(snapshot_every=2)
         house.finish(job)
         assert Path(house.plans()[-1]["snapshot"]).name == "1002.state"
+
+
+def test_when_the_disk_is_write_protected_then_each_request_says_so_and_later_all_goes_on(house, monkeypatch):
+    job = house.start()
+    house.finish(job)
+
+    def protected(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as fault:
+        fault.setattr("xmem_server.files._allocate", protected)
+        house.store.database.fetch("PRAGMA query_only = ON")
+        with pytest.raises(ServerError, match="Make it writable"):
+            house.key(1004, value=91)
+        with pytest.raises(ServerError, match="cannot be written"):
+            house.ask(RemoveKey("roto", 1001, 1))
+        assert mattes(house.events(job)) == FRAMES
+    house.store.database.fetch("PRAGMA query_only = OFF")
+    assert house.put_key(1004, value=91).revision == 2
+    assert mattes(house.finish(house.start())) == FRAMES
+
+
+@pytest.mark.parametrize("years", [-20, 20])
+def test_when_the_clock_jumps_then_nothing_that_is_used_is_lost_and_jobs_go_on(house, monkeypatch, years):
+    job = house.start()
+    house.finish(job)
+    before = time.time()
+    monkeypatch.setattr(time, "time", lambda: before + years * 365 * 24 * 3600)
+    house.put_key(1004)
+    second = house.start()
+    assert mattes(house.finish(second)) == FRAMES
+    house.store.sweep(3600.0)
+    assert house.start() == second
+    assert all(house.store.has_file(file.sha256) for _, file in house.store.jobs.fetch_results(job))
+    house.ask(UndoKeys("roto"))
+    assert house.start() == job

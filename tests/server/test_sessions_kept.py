@@ -268,7 +268,7 @@ def test_when_status_is_asked_then_it_says_what_runs_who_waits_and_what_is_held(
         next(event for event in client.follow(job) if event.seq == 3)
         assert run(settings, "status") == 0
         out = capsys.readouterr().out
-        assert "engine   local: scripted on cpu, busy" in out
+        assert "engine   local: scripted on cpu, busy, " in out
         assert "local/roto: propagating 3/8" in out
         assert run(settings, "status", "--json") == 0
         assert json.loads(capsys.readouterr().out)["jobs"][0]["owner"] == "local"

@@ -31,7 +31,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return 0
     console.write(f"up       {status.uptime_seconds / 3600:.1f} hours, {status.sessions} sessions")
     for engine in status.engines:
-        console.write(f"engine   {engine.name}: {engine.model} on {engine.device}, {engine.state}")
+        held = f", {engine.resident_bytes / _MIB:.0f} MiB" if engine.resident_bytes else ""
+        console.write(f"engine   {engine.name}: {engine.model} on {engine.device}, {engine.state}{held}")
     console.write(f"memory   {status.resident_bytes / _MIB:.0f} MiB in the network process")
     console.write(f"disk     {status.stored_bytes / _GIB:.2f} GiB stored, {status.free_bytes / _GIB:.1f} GiB free")
     for job in status.jobs:
