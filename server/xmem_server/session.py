@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from xmem_protocol import (
     BAD_REQUEST,
-    FORBIDDEN,
-    LIMIT_EXCEEDED,
-    MAX_ARRAY_ITEMS,
-    MAX_PLATES_PER_MESSAGE,
-    MAX_SESSIONS_PER_MESSAGE,
-    NOT_FOUND,
-    PRESENT,
     Cancel,
     CancelAccepted,
     DeleteSession,
@@ -32,63 +25,33 @@ from xmem_protocol import (
     InputError,
     JobAccepted,
     JobStatus,
-    Key,
     ListPlates,
     ListSessions,
     MakeThumbnail,
     Message,
     Missing,
     OpenSession,
-    Plate,
-    PlateList,
     Progress,
     PutKey,
     PutPlates,
     RedoKeys,
     RemoveKey,
     ServerError,
-    SessionDeleted,
-    SessionInfo,
-    SessionList,
-    SessionState,
-    Shot,
     StartPropagation,
     StartSuggestion,
-    ThumbnailMade,
     UndoKeys,
 )
 from xmem_server import checks, planning
 from xmem_server.clients import ClientKey
 from xmem_server.engines import Engine
-from xmem_server.headers import check_picture_size, say_which
-from xmem_server.job_table import PROPAGATION, QUEUED, RUNNING, SUGGESTION, JobRecord, Plan
+from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
 from xmem_server.limits import ClientLimits
 from xmem_server.plans import PropagationPlan
+from xmem_server.session_access import SessionAccess, resolve
+from xmem_server.session_content import Effect, PlateDecoder, SessionContent
 from xmem_server.session_table import Request, SessionRecord
 from xmem_server.store import Store
-from xmem_server.thumbnails import make_thumbnail
-
-MAX_KEYS = MAX_ARRAY_ITEMS  # a session's state names them all in one message
-JOBS_NAMED = 100  # the newest ones, in a session's state
-
-Effect = Callable[[], Message]
-
-
-class PlateDecoder(Protocol):
-    """What a session asks of the decode process."""
-
-    def fetch_header(self, path: str, suffix: str) -> Any:
-        """Give ``width`` and ``height`` of a plate's display window, ``pictures`` in it. Raises InputError."""
-
-    def fetch_alpha(self, path: str, suffix: str, selector: str) -> Any:
-        """Give a key's alpha, float32 HxW. Raises InputError."""
-
-    def fetch_plate(self, path: str, suffix: str, index: int, colorspace: str, size: tuple[int, int]) -> Any:
-        """Give a plate, float32 HxWx3, averaged down to ``size``. Raises InputError."""
-
-    def fetch_colour_id(self, colorspace: str) -> str:
-        """Give the id of what a colour space does to numbers now. Raises InputError."""
 
 
 class SessionHost:
@@ -106,29 +69,30 @@ class SessionHost:
         limits: ClientLimits = ClientLimits(),  # noqa: B008 - frozen
     ) -> None:
         self._store = store
-        self._limits = limits
+        self._access = SessionAccess(store)
+        content = self._content = SessionContent(store, decoder, limits)
         self._sessions = store.sessions
         self._engine = engine
         self._decoder = decoder
         self._queue = JobQueue(store, engine, wake)
         self._changes: dict[type[Message], Callable[[ClientKey, Any], Effect]] = {
-            OpenSession: self._open_session,
-            PutPlates: self._put_plates,
-            PutKey: self._put_key,
-            RemoveKey: self._remove_key,
+            OpenSession: content.open_session,
+            PutPlates: content.put_plates,
+            PutKey: content.put_key,
+            RemoveKey: content.remove_key,
             StartPropagation: self._start_propagation,
             StartSuggestion: self._start_suggestion,
-            UndoKeys: self._undo_keys,
-            RedoKeys: self._redo_keys,
-            DeleteSession: self._delete_session,
+            UndoKeys: content.undo_keys,
+            RedoKeys: content.redo_keys,
+            DeleteSession: content.delete_session,
         }
         self._questions: dict[type[Message], Callable[[ClientKey, Any], Message]] = {
             FindMissing: self._find_missing,
             Follow: self._follow,
             Cancel: self._cancel,
-            MakeThumbnail: self._make_thumbnail,
-            ListPlates: self._list_plates,
-            ListSessions: self._list_sessions,
+            MakeThumbnail: content.make_thumbnail,
+            ListPlates: content.list_plates,
+            ListSessions: content.list_sessions,
         }
         engine.listen(wake)
 
@@ -154,7 +118,7 @@ class SessionHost:
             )
         known = self._sessions.fetch_reply(request)
         if known is not None:
-            return known.message or self._fetch_state(client, request.session)
+            return known.message or self._content.fetch_state(client, request.session)
         effect = prepare(client, request.message)  # looks at files, which may take long: outside the transaction
         with self._store.database.transaction():
             reply = effect()
@@ -164,7 +128,7 @@ class SessionHost:
         return reply
 
     def _touch(self, client: ClientKey, name: str) -> None:
-        session = self._sessions.fetch(*_resolve(client, name))
+        session = self._sessions.fetch(*resolve(client, name))
         if session is not None:
             self._sessions.touch(session.number)
 
@@ -173,200 +137,16 @@ class SessionHost:
         return Missing(tuple(name for name in message.sha256s if not self._store.renew_file(name)))
 
     def _follow(self, client: ClientKey, message: Follow) -> Following:
-        return Following(message.job, self._known_job(client, message.job).state)
+        return Following(message.job, self._access.fetch_job(client, message.job).state)
 
     def _cancel(self, client: ClientKey, message: Cancel) -> CancelAccepted:
         self.request_cancel(message.job, client)
         return CancelAccepted(message.job)
 
-    # ------------------------------------------------------------------------------------------ sessions, plates, keys
-
-    def _list_sessions(self, client: ClientKey, message: ListSessions) -> SessionList:
-        owner = "" if client.is_supervisor else client.name
-        listed = self._sessions.fetch_list(owner, max(0, message.after), MAX_SESSIONS_PER_MESSAGE)
-        return SessionList(
-            tuple(
-                SessionInfo(
-                    _name_for(client, each.record),
-                    each.record.owner,
-                    each.record.shot,
-                    each.plates,
-                    each.keys,
-                    each.jobs,
-                    each.created,
-                    each.touched,
-                )
-                for each in listed
-            )
-        )
-
-    def _list_plates(self, client: ClientKey, message: ListPlates) -> PlateList:
-        session = self._known_session(client, message.session)
-        plates = self._sessions.fetch_plates(session.number).values()
-        wanted = [plate for plate in plates if plate.frame >= message.from_frame]
-        return PlateList(tuple(wanted[:MAX_PLATES_PER_MESSAGE]))
-
-    def _undo_keys(self, client: ClientKey, message: UndoKeys) -> Effect:
-        return self._step_back(client, message.session, self._sessions.undo, "undone")
-
-    def _redo_keys(self, client: ClientKey, message: RedoKeys) -> Effect:
-        return self._step_back(client, message.session, self._sessions.redo, "done again")
-
-    def _step_back(self, client: ClientKey, name: str, step: Callable[[int], bool], words: str) -> Effect:
-        session = self._known_session(client, name)
-
-        def effect() -> Message:
-            if not step(session.number):
-                raise InputError(f"No change of keys is left to be {words} in session {name!r}.")
-            return self._fetch_state(client, name)
-
-        return effect
-
-    def _delete_session(self, client: ClientKey, message: DeleteSession) -> Effect:
-        session = self._known_session(client, message.session)
-
-        def effect() -> Message:
-            for job in self._store.jobs.fetch_infos(session.number, MAX_ARRAY_ITEMS):
-                if job.state in (QUEUED, RUNNING):
-                    raise InputError(f"A job of session {message.session!r} is {job.state}. Cancel it first.")
-            return SessionDeleted(message.session, self._store.remove_session(session.number))
-
-        return effect
-
-    def _open_session(self, client: ClientKey, message: OpenSession) -> Effect:
-        owner, name = _resolve(client, message.session)
-        checks.check_session_name(name)
-        checks.check_shot(message.shot)
-
-        def effect() -> Message:
-            known = self._sessions.fetch(owner, name)
-            if known is None:
-                self._check_room(owner)
-                self._sessions.add(owner, name, message.shot)
-            else:
-                checks.check_same_shot(message.session, known.shot, message.shot)
-            return self._fetch_state(client, message.session)
-
-        return effect
-
-    def _check_room(self, owner: str) -> None:
-        if self._sessions.count(owner) >= self._limits.sessions:
-            raise ServerError(
-                LIMIT_EXCEEDED,
-                f"{owner} has {self._limits.sessions} sessions, which is the most. Delete old ones: xmem sessions prune",
-            )
-
-    def _put_plates(self, client: ClientKey, message: PutPlates) -> Effect:
-        session = self._known_session(client, message.session)
-        frames = [plate.frame for plate in message.plates]
-        if len(set(frames)) < len(frames):
-            twice = next(frame for frame in frames if frames.count(frame) > 1)
-            raise InputError(f"Frame {twice} is given two plates at once. Send one.")
-        for plate in message.plates:
-            checks.check_plate(plate, session.shot)
-        self._check_headers(message.plates, session.shot)
-
-        def effect() -> Message:
-            self._sessions.save_plates(session.number, message.plates)
-            return self._fetch_state(client, message.session)
-
-        return effect
-
-    def _check_headers(self, plates: Sequence[Plate], shot: Shot) -> None:
-        """Look into every file once, also when it holds many frames."""
-        counts: dict[tuple[str, str], int] = {}
-        for plate in plates:
-            file = (plate.sha256, plate.suffix)
-            if file not in counts:
-                counts[file] = self._check_header(plate, shot)
-            if plate.index >= counts[file]:
-                raise InputError(
-                    f"Frame {plate.frame} is picture {plate.index + 1} of a file that has {counts[file]}. "
-                    "Correct the range, or send the missing pictures."
-                )
-
-    def _check_header(self, plate: Plate, shot: Shot) -> int:
-        """Give the number of pictures in the plate's file, all of the shot's size."""
-        self._check_stored(plate.sha256, f"Frame {plate.frame}")
-        try:
-            header = self._decoder.fetch_header(str(self._store.file_path(plate.sha256)), plate.suffix)
-        except InputError as error:
-            raise say_which(f"Frame {plate.frame}'s plate", error) from error
-        size = (header.width, header.height)
-        check_picture_size(
-            f"Frame {plate.frame}", size, (shot.width, shot.height), "Re-render the plate at one format."
-        )
-        return int(header.pictures)
-
-    def _put_key(self, client: ClientKey, message: PutKey) -> Effect:
-        session = self._known_session(client, message.session)
-        key = message.key
-        checks.check_key(key, session.shot)
-        if key.presence == PRESENT:
-            self._check_alpha(key, session.shot)
-
-        def effect() -> Message:
-            known = self._sessions.fetch_keys(session.number)
-            is_new = (key.frame, key.object_id) not in {(old.frame, old.object_id) for old in known}
-            if is_new and len(known) >= MAX_KEYS:
-                raise ServerError(LIMIT_EXCEEDED, f"A session holds {MAX_KEYS} keys at most. Remove some first.")
-            self._sessions.save_key(session.number, key)
-            return self._fetch_state(client, message.session)
-
-        return effect
-
-    def _check_alpha(self, key: Key, shot: Shot) -> None:
-        where = checks.name_key(key)
-        self._check_stored(key.sha256, where)
-        try:
-            alpha = self._decoder.fetch_alpha(str(self._store.file_path(key.sha256)), key.suffix, key.selector)
-        except InputError as error:
-            raise say_which(where, error) from error
-        height, width = alpha.shape
-        check_picture_size(where, (width, height), (shot.width, shot.height), "Render it at the plate's format.")
-        if not alpha.any():
-            raise InputError(f"{where} is empty; draw the object or mark it absent.")
-
-    def _check_stored(self, sha256: str, where: str) -> None:
-        if not self._store.has_file(sha256):
-            raise ServerError(NOT_FOUND, f"{where}: its file {sha256[:12]} is not on the server yet. Upload it first.")
-
-    def _remove_key(self, client: ClientKey, message: RemoveKey) -> Effect:
-        session = self._known_session(client, message.session)
-        checks.check_frame(message.frame, session.shot)
-
-        def effect() -> Message:
-            self._sessions.remove_keys(
-                session.number,
-                [
-                    key
-                    for key in self._sessions.fetch_keys(session.number)
-                    if key.frame == message.frame and message.object_id in (0, key.object_id)
-                ],
-            )
-            return self._fetch_state(client, message.session)
-
-        return effect
-
-    def _make_thumbnail(self, client: ClientKey, message: MakeThumbnail) -> ThumbnailMade:
-        """Draw and store a thumbnail. Nothing is journalled: it can be drawn again."""
-        session = self._known_session(client, message.session)
-        checks.check_frame(message.frame, session.shot)
-        checks.check_thumbnail_height(message.height)
-        plate = self._sessions.fetch_plates(session.number).get(message.frame)
-        if plate is None:
-            raise InputError(f"Frame {message.frame} has no plate yet. Press Run first.")
-        keys = [key for key in self._sessions.fetch_keys(session.number) if key.frame == message.frame]
-        try:
-            content = make_thumbnail(self._decoder, self._store, session.shot, (plate, keys), message.height)
-        except InputError as error:
-            raise InputError(f"Frame {message.frame}: {error}") from error
-        return ThumbnailMade(message.frame, self._store.save_bytes(content), len(content))
-
     # ------------------------------------------------------------------------------------------------------------ jobs
 
     def _start_propagation(self, client: ClientKey, message: StartPropagation) -> Effect:
-        session = self._known_session(client, message.session)
+        session = self._access.fetch_session(client, message.session)
         checks.check_propagation(message.settings, session.shot)
         colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
@@ -379,7 +159,7 @@ class SessionHost:
         return effect
 
     def _start_suggestion(self, client: ClientKey, message: StartSuggestion) -> Effect:
-        session = self._known_session(client, message.session)
+        session = self._access.fetch_session(client, message.session)
         colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
         def effect() -> Message:
@@ -450,7 +230,7 @@ class SessionHost:
 
     def request_cancel(self, job: str, client: ClientKey) -> None:
         """Stop a job; any thread may call. Raises ServerError NOT_FOUND for a job that never was, FORBIDDEN for another's."""
-        self._known_job(client, job)
+        self._access.fetch_job(client, job)
         self._queue.request_cancel(job)
 
     def engine_infos(self) -> tuple[EngineInfo, ...]:
@@ -502,51 +282,6 @@ class SessionHost:
         self._engine.close()
         with self._store.database.transaction():
             self._store.jobs.interrupt_all()
-
-    # -------------------------------------------------------------------------------------------------------- within
-
-    def _known_session(self, client: ClientKey, name: str) -> SessionRecord:
-        session = self._sessions.fetch(*_resolve(client, name))
-        if session is None:
-            raise ServerError(NOT_FOUND, f"The server knows no session {name[:80]!r}. Open it first.")
-        return session
-
-    def _known_job(self, client: ClientKey, job: str) -> JobRecord:
-        record = self._store.jobs.fetch(job)
-        if record is None:
-            raise ServerError(NOT_FOUND, f"The server knows no job {job[:80]!r}.")
-        if not client.is_supervisor and self._sessions.fetch_number(record.session).owner != client.name:
-            raise ServerError(FORBIDDEN, f"Job {job[:80]!r} belongs to another client. Ask for a supervisor's key.")
-        return record
-
-    def _fetch_state(self, client: ClientKey, name: str) -> SessionState:
-        session = self._known_session(client, name)
-        return SessionState(
-            session=name,
-            shot=session.shot,
-            revision=session.revision,
-            plate_count=self._sessions.count_plates(session.number),
-            keys=self._sessions.fetch_keys(session.number),
-            jobs=self._store.jobs.fetch_infos(session.number, JOBS_NAMED),
-        )
-
-
-def _name_for(client: ClientKey, session: SessionRecord) -> str:
-    """Give the name by which this client opens a session."""
-    return session.name if session.owner == client.name else f"@{session.owner}/{session.name}"
-
-
-def _resolve(client: ClientKey, name: str) -> tuple[str, str]:
-    """Give the owner and the name of the session that a client means: its own, or ``@OWNER/NAME`` for a supervisor.
-
-    Raises ServerError FORBIDDEN when it is another's and the client is no supervisor.
-    """
-    if not name.startswith("@"):
-        return client.name, name
-    owner, _, own_name = name[1:].partition("/")
-    if owner != client.name and not client.is_supervisor:
-        raise ServerError(FORBIDDEN, f"Session {name[:80]!r} belongs to another client. Ask for a supervisor's key.")
-    return owner, own_name
 
 
 def _new_job() -> str:

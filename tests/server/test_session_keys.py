@@ -22,7 +22,7 @@ from xmem_protocol import (
     ServerError,
 )
 from xmem_server.decoding import Decoder
-from xmem_server.session import MAX_KEYS
+from xmem_server.session_content import MAX_KEYS
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_when_the_server_restarts_then_sessions_plates_keys_and_answers_are_ther
 
 
 def test_when_a_session_has_all_the_keys_it_can_hold_then_one_more_is_refused(house, monkeypatch):
-    monkeypatch.setattr("xmem_server.session.MAX_KEYS", 2)
+    monkeypatch.setattr("xmem_server.session_content.MAX_KEYS", 2)
     assert MAX_KEYS == 10_000
     house.open()
     house.put_key(1001)
