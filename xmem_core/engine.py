@@ -112,7 +112,7 @@ class Engine:
             features = self.network.encode_key(seen)
         kept = image.to(self.network.image_precision)
         return [
-            FrameFeatures(_pick(features, place), kept[place : place + 1].clone(), canvas)
+            FrameFeatures(_pick(features, place), _copy(kept[place : place + 1]), canvas)
             for place in range(images.shape[0])
         ]
 
@@ -283,7 +283,7 @@ class Propagation:
         return torch.stack([self.hidden[object_id] for object_id in object_ids])[None]
 
     def _set_hidden(self, object_ids: tuple[int, ...], hidden: Tensor) -> None:
-        self.hidden.update(zip(object_ids, hidden[0].float(), strict=True))
+        self.hidden.update(zip(object_ids, _copy(hidden[0].float()), strict=True))
 
     def _estimate(
         self, encoded: FrameFeatures, object_ids: tuple[int, ...], given: Mapping[int, Tensor], *, keep_hidden: bool
@@ -339,7 +339,7 @@ class Propagation:
             decoded = network.decode(encoded.features, readout[None, chosen], hidden, context)
             if not keep_hidden:
                 self._set_hidden(ids, network.update_hidden(decoded, hidden))
-        return decoded.logits[0].float()
+        return _copy(decoded.logits[0].float())
 
     def _remember(
         self, frame: int, encoded: FrameFeatures, object_ids: tuple[int, ...], probabilities: Tensor, *, deep: bool
@@ -381,4 +381,10 @@ def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...])
 
 def _pick(features: KeyFeatures, place: int) -> KeyFeatures:
     """Give the features of one image of a batch, as a batch of 1 of its own memory."""
-    return replace(features, **{name: value[place : place + 1].clone() for name, value in vars(features).items()})
+    picked = {name: _copy(value[place : place + 1]) for name, value in vars(features).items()}
+    return replace(features, **picked)
+
+
+def _copy(value: Tensor) -> Tensor:
+    """Give the same numbers in memory of their own, laid out as a file would give them back: results depend on that in the last bit."""
+    return value.clone(memory_format=torch.contiguous_format)

@@ -20,7 +20,7 @@ from xmem_server.plans import (
     SuggestionPlan,
 )
 from xmem_server.worker.channel import Channel
-from xmem_server.worker.memory_ladder import is_out_of_memory
+from xmem_server.worker.memory_ladder import is_out_of_memory, release_memory
 from xmem_server.worker.propagation import run_propagation
 from xmem_server.worker.reporting import JobCancelledError, JobPausedError
 from xmem_server.worker.suggestion import run_suggestion
@@ -65,7 +65,8 @@ class EngineLoop:
         except CoreError as error:
             self._channel.send(EngineRefused(str(error)))
             return
-        model.network.to(device)
+        # Channels last is what the convolutions of every device here are fastest with; the numbers are the same up to rounding.
+        model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder() as decoder:
             while True:
@@ -93,8 +94,7 @@ class EngineLoop:
             # The engine outlives any one job; the traceback is for the log, the line for the artist.
             log.exception("job %s failed", plan.job)
             failure = EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # a session that does not run holds no device memory
+        release_memory()  # a session that does not run holds none
         if failure is not None:
             self._channel.send(failure)
         log.info("job %s ends", plan.job)

@@ -87,6 +87,7 @@ class FeatureCache:
         self._budget = budget
         self._host: OrderedDict[int, FrameFeatures] = OrderedDict()
         self._motion: OrderedDict[tuple[int, int], PairMotion] = OrderedDict()
+        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
         self._unreadable: dict[int, str] = {}
         self._blocks = self._make_blocks()
         self._device = next(engine.network.parameters()).device
@@ -237,11 +238,16 @@ class FeatureCache:
 
     def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
         """Give a frame as the flow sees it: (H, W) grey, from the image that is kept with its features."""
+        if frame in self._grey:  # as one of a pair before
+            return self._grey[frame]
         config = self._engine.network.config
         image = self.fetch(frame).image[0].float().cpu()
         mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
         luma = ((image * std + mean) * torch.tensor(LUMA)[:, None, None]).sum(0)  # (H, W)
         grey: npt.NDArray[np.uint8] = (luma.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        self._grey[frame] = grey
+        while len(self._grey) > 2:
+            self._grey.popitem(last=False)
         return grey
 
 

@@ -6,7 +6,9 @@ artist's to lower, so no step does that.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -86,11 +88,15 @@ class MemoryLadder:
         """Give the steps that were taken, in words; empty when none was."""
         return ", ".join(self._taken)
 
-    def release(self) -> None:
-        """Give back what the failed attempt held."""
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+
+def release_memory() -> None:
+    """Give back to the device and to the system what no tensor uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc keeps freed pages for the next tensors otherwise; other C libraries have no such call
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -29,11 +30,25 @@ def measure_motion(earlier: Grey, later: Grey) -> tuple[Motion, Motion]:
     if min(earlier.shape) < _SMALLEST:
         shape = (3, earlier.shape[0] // CELL, earlier.shape[1] // CELL)
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    pairs = (
+        (later, earlier),
+        (earlier, later),
+    )  # for each later pixel: where it was; then for each earlier one: where it goes
+    with ThreadPoolExecutor(
+        len(pairs)
+    ) as pool:  # each way is computed by one thread, so the numbers do not depend on this
+        back, ahead = pool.map(_flow, pairs)
+        wanted = ((back, ahead, later, earlier), (ahead, back, earlier, later))
+        to_later, to_earlier = pool.map(lambda each: _with_trust(*each), wanted)
+    return to_later, to_earlier
+
+
+def _flow(pair: tuple[Grey, Grey]) -> Motion:
+    """Give for each pixel of the first picture where it is in the second, (H, W, 2)."""
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     # Its stub has no None: a given flow would be where the search begins.
-    back: Motion = method.calc(later, earlier, None)  # type: ignore[call-overload]  # for each later pixel: where it was
-    ahead: Motion = method.calc(earlier, later, None)  # type: ignore[call-overload]
-    return _with_trust(back, ahead, later, earlier), _with_trust(ahead, back, earlier, later)
+    found: Motion = method.calc(*pair, None)  # type: ignore[call-overload]
+    return found
 
 
 def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Motion:

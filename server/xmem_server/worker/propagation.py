@@ -37,7 +37,7 @@ from xmem_server.plans import (
 )
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureCache
-from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory
+from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory
 from xmem_server.worker.reporting import JobPausedError, Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
@@ -71,7 +71,7 @@ def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder,
             return
         job = None  # lets go of all that the attempt held
         ladder.climb()
-        ladder.release()
+        release_memory()
         log.warning("job %s was short of memory and goes on with %s", plan.job, ladder.describe())
 
 
