@@ -52,7 +52,7 @@ def prepare(client: Client, shelf: Shelf) -> None:
         plate, path = shelf.plates[(frame - SHOT.first) % count]
         plates.append((replace(plate, frame=frame), path))
     client.put_plates(SESSION, plates, lambda done, total: None)
-    path, sha256 = shelf.alphas[0]
+    path, sha256 = shelf.alphas[1][0]
     client.put_key(SESSION, Key(SHOT.first, 1, PRESENT, sha256, ".png", "channel:auto"), path)
 
 
@@ -105,25 +105,25 @@ def upload_without_pause(key_file: Path, folder: Path, is_over: threading.Event)
 
 
 def measure_cancels(key_file: Path, count: int) -> dict[str, Any]:
-    """Give how long cancels took to be acknowledged, and how many mattes came after each."""
+    """Give how long cancels took to be acknowledged, and how many mattes were still made after each."""
     took, after = [], []
     with Client(lambda: fetch_connection(key_file), "cancels", TIMEOUTS) as client:
         for top_k in range(50, 50 + count):
             job = client.start_propagation(SESSION, PropagationSettings(SHOT.first, LAST, top_k=top_k))
-            seen, late = 0, 0
-            is_cancelled = False
+            seen, told, last = 0, 0, 0
             for event in client.follow(job):
-                if isinstance(event, MatteReady):
-                    seen += 1
-                    late += is_cancelled
-                if seen == 3 and not is_cancelled:
+                seen += isinstance(event, MatteReady)
+                last = max(last, event.seq)
+                if seen == 3 and not told:
                     started = time.monotonic()
                     client.cancel(job)
                     took.append(time.monotonic() - started)
-                    is_cancelled = True
+                    told = next(
+                        each.last_seq for each in client.open_session(SESSION, LONG_SHOT).jobs if each.job == job
+                    )
                 if isinstance(event, (JobCancelled, JobDone)):
                     break
-            after.append(late)
+            after.append(last - told - 1)  # the last event is the cancellation itself
     took.sort()
     return {
         "cancels": len(took),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
 from benchmarks.soak.honest import SESSION, SETTINGS, TIMEOUTS, Shelf
 from benchmarks.soak.hostile import CrashingClient
@@ -18,6 +19,7 @@ from xmem_core.weights import LoadedModel
 from xmem_protocol import PRESENT, Key
 from xmem_server.decoding import Decoder
 from xmem_server.plans import EngineMatte, KeySource, PlateSource, PropagationPlan
+from xmem_server.worker.engine_loop import place_network
 from xmem_server.worker.propagation import run_propagation
 
 STATES = {"queued", "running", "interrupted", "done", "failed", "cancelled"}
@@ -70,7 +72,8 @@ def audit_honest(server: SoakServer, ledger: Ledger) -> None:
 def audit_crashing(server: SoakServer, crashing: CrashingClient, ledger: Ledger) -> None:
     """Accuse the server of what a crashed client saw acknowledged and that is not there."""
     said = crashing.said
-    ledger.violations += [f"{crashing.name}: {each}" for each in said.violations]
+    for each in said.violations:
+        ledger.accuse(f"{crashing.name}: {each}")
     said.violations.clear()
     if not said.keys:
         return
@@ -90,6 +93,7 @@ class Reference:
 
     def __init__(self, model: LoadedModel, decoder: Decoder, shelf: Shelf, folder: Path) -> None:
         self._model = model
+        place_network(model, torch.device("cpu"))
         self._decoder = decoder
         self._shelf = shelf
         self._folder = folder
@@ -110,7 +114,7 @@ class Reference:
                 return
 
     def _compute(self, identity: Identity) -> dict[int, str]:
-        paths = {sha256: path for path, sha256 in self._shelf.alphas}
+        paths = {sha256: path for each in self._shelf.alphas.values() for path, sha256 in each}
         keys = tuple(
             KeySource(Key(frame, object_id, PRESENT, sha256, ".png", "channel:auto"), str(paths[sha256]))
             for frame, object_id, sha256 in identity

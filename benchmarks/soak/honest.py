@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from benchmarks.soak.ledger import ClientLedger, Gate, Ledger
 from tests.server.house import SHOT, alpha, picture
 from xmem_client import Client, Timeouts, fetch_connection, hash_file
@@ -41,11 +44,18 @@ class Shelf:
             path = folder / f"plate.{frame}.png"
             path.write_bytes(picture(frame))
             self.plates.append((Plate(frame, hash_file(path), 0, ".png"), path))
-        self.alphas = []
+        self.alphas: dict[int, list[tuple[Path, str]]] = {1: [], 2: []}  # by object: they must not cover each other
         for value in _ALPHAS:
-            path = folder / f"alpha.{value}.png"
-            path.write_bytes(alpha(value))
-            self.alphas.append((path, hash_file(path)))
+            for object_id, content in ((1, alpha(value)), (2, _turned(alpha(value)))):
+                path = folder / f"alpha.{object_id}.{value}.png"
+                path.write_bytes(content)
+                self.alphas[object_id].append((path, hash_file(path)))
+
+
+def _turned(content: bytes) -> bytes:
+    """Give a PNG upside down."""
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE))
+    return cv2.imencode(".png", np.ascontiguousarray(pixels[::-1, ::-1]))[1].tobytes()
 
 
 class HonestClient(threading.Thread):
@@ -100,7 +110,7 @@ class HonestClient(threading.Thread):
 
     def _put_key(self, client: Client) -> None:
         frame, object_id = self._random.choice(_FRAMES), self._random.choice((1, 1, 2))
-        path, sha256 = self._random.choice(self._shelf.alphas)
+        path, sha256 = self._random.choice(self._shelf.alphas[object_id])
         before = dict(self._mine.keys)
         state = client.put_key(SESSION, Key(frame, object_id, PRESENT, sha256, ".png", "channel:auto"), path)
         self._take(state)

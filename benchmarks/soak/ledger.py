@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Ledger:
 
     def accuse(self, finding: str) -> None:
         """Note something that must not be."""
+        sys.stderr.write(f"found: {finding[:1000]}\n")
         with self.lock:
             self.violations.append(finding[:1000])
 
@@ -49,8 +51,9 @@ class Ledger:
         """Note the mattes of a finished job; the same keys must always give the same bytes."""
         identity = tuple(sorted((frame, object_id, sha256) for (frame, object_id), sha256 in keys.items()))
         with self.lock:
-            if self.results.setdefault(identity, mattes) != mattes:
-                self.violations.append(f"the same {len(keys)} keys gave other mattes than before")
+            is_same = self.results.setdefault(identity, mattes) == mattes
+        if not is_same:
+            self.accuse(f"the same {len(keys)} keys gave other mattes than before")
 
 
 class Gate:

@@ -38,6 +38,9 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: past 
 _PROTECTED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _LOCKS = 64
 _UPLOAD_KEPT_SECONDS = 7 * 24 * 3600  # of an upload that was begun and left
+_ASKED_SECONDS = (
+    15 * 60.0
+)  # from being told that a file is here to using it: a client may send hundreds of others meanwhile
 _RECORD_HEAD = 8  # bytes of the size at the start of a chunk record
 
 
@@ -114,6 +117,7 @@ class FileStore:
         self._uploads = folder / "uploads"
         self._upload_locks = tuple(threading.Lock() for _ in range(_LOCKS))
         self._count_lock = threading.Lock()
+        self._asked: dict[str, float] = {}  # when a client was told that a file is here
         with storage_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # plates and mattes are the owner's business
             self._objects.mkdir(exist_ok=True)
@@ -128,17 +132,26 @@ class FileStore:
 
     def renew_file(self, sha256: str) -> bool:
         """Say whether the whole file is stored, and keep it as if it came now: who asks is about to use it."""
-        try:
-            os.utime(self.file_path(sha256))
-        except FileNotFoundError:
-            return False
+        with self._count_lock:
+            try:
+                os.utime(self.file_path(sha256))
+            except FileNotFoundError:
+                return False
+            self._asked[sha256] = time.monotonic()
         return True
 
     def remove_file(self, sha256: str) -> int:
-        """Remove a stored file that nothing uses any more; give the bytes it took."""
+        """Remove a stored file that nothing uses any more; give the bytes it took.
+
+        One that a client asked for minutes ago stays, for a later sweep: that client was told that it need not send it.
+        """
         path = self.file_path(sha256)
         with self._count_lock:
-            nbytes = _fetch_size(path)
+            oldest = time.monotonic() - _ASKED_SECONDS
+            self._asked = {name: when for name, when in self._asked.items() if when > oldest}
+            if sha256 in self._asked:
+                return 0
+            nbytes = fetch_size(path)
             path.unlink(missing_ok=True)
             self._stored_bytes -= nbytes
         return nbytes
@@ -344,7 +357,7 @@ class FileStore:
         if nbytes > free - reserve:
             raise _low_storage(self._folder, free, reserve) if reserve else full_storage(self._folder)
         quota = self._limits.quota_bytes
-        taken = self._stored_bytes + sum(_fetch_size(part) for part in self._uploads.glob("*.part"))
+        taken = self._stored_bytes + sum(fetch_size(part) for part in self._uploads.glob("*.part"))
         if quota and taken + nbytes > quota:
             raise ServerError(
                 STORAGE_FULL,
@@ -368,7 +381,7 @@ class FileStore:
                 leftover.unlink(missing_ok=True)
 
 
-def _fetch_size(path: Path) -> int:
+def fetch_size(path: Path) -> int:
     """Give the size in bytes; 0 when another thread has just stored or dropped it."""
     try:
         return path.stat().st_size

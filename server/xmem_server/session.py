@@ -124,6 +124,7 @@ class SessionHost:
             reply = effect()
             self._sessions.save_reply(request, reply)
             self._touch(client, request.session)
+        self._store.drop_removed()
         self._queue.start_next()
         return reply
 

@@ -89,6 +89,10 @@ class SessionTable:
         (number,) = self._database.fetch_one("SELECT count(*) FROM session WHERE ? IN ('', owner)", owner)
         return int(number)
 
+    def fetch_numbers(self) -> list[int]:
+        """Give the numbers of all sessions."""
+        return [row[0] for row in self._database.fetch("SELECT number FROM session")]
+
     def fetch(self, owner: str, name: str) -> SessionRecord | None:
         """Give the owner's session of this name, or None."""
         return self._fetch_where("owner = ? AND name = ?", owner, name)

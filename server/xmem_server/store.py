@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xmem_protocol import InputError
 from xmem_server.database import Database
-from xmem_server.files import FileStore, StorageLimits, storage_errors
+from xmem_server.files import FileStore, StorageLimits, fetch_size, storage_errors
 from xmem_server.job_table import JobTable
 from xmem_server.session_table import SessionTable
 
@@ -36,6 +36,7 @@ class Store(FileStore):
             super().__init__(self.folder, limits or StorageLimits())
             self.sessions = SessionTable(self.database)
             self.jobs = JobTable(self.database)
+            self._removed: list[tuple[int, set[str]]] = []
             self._sweep()
         except BaseException:
             self.database.close()
@@ -73,14 +74,27 @@ class Store(FileStore):
         shutil.rmtree(self.session_folder(session) / "snapshots" / job, ignore_errors=True)
 
     def remove_session(self, number: int) -> int:
-        """Forget a session, its folder, and the files that no other session uses; give the bytes these took."""
-        with self.database.lock:
-            mine = self.sessions.fetch_used(number)
-            self.sessions.remove(number)
-            unused = mine - self.sessions.fetch_used()
-            nbytes = sum(self.remove_file(sha256) for sha256 in unused)
-        shutil.rmtree(self.session_folder(number), ignore_errors=True)
-        return nbytes
+        """Journal that a session is no more; give the bytes of the files that no other session uses.
+
+        The files themselves go by ``drop_removed``, once the journal says so on disk: a server killed in between has some
+        files too many, never a session without its files.
+        """
+        mine = self.sessions.fetch_used(number)
+        self.sessions.remove(number)
+        unused = mine - self.sessions.fetch_used()
+        self._removed.append((number, unused))
+        return sum(fetch_size(self.file_path(sha256)) for sha256 in unused)
+
+    def drop_removed(self) -> None:
+        """Remove the folders and files of the sessions removed since this was last called. Not within a transaction."""
+        while self._removed:
+            number, unused = self._removed.pop()
+            with self.database.lock:
+                if any(each == number for each in self.sessions.fetch_numbers()):
+                    continue  # the journal did not take the removal
+                for sha256 in unused - self.sessions.fetch_used():
+                    self.remove_file(sha256)
+            shutil.rmtree(self.session_folder(number), ignore_errors=True)
 
     def sweep(self, upload_seconds: float) -> None:
         """Remove uploads that nobody goes on with, and files that no session uses and nobody asked for since yesterday."""
@@ -114,6 +128,10 @@ class Store(FileStore):
         """Interrupt what was running, remove scratch and unjournalled snapshots, hold space back for the journal."""
         with self.database.transaction():
             self.jobs.interrupt_all()
+        known_sessions = {str(number) for number in self.sessions.fetch_numbers()}
+        for folder in (self.folder / "sessions").glob("*"):
+            if folder.name not in known_sessions:
+                shutil.rmtree(folder, ignore_errors=True)
         for scratch in (self.folder / "sessions").glob("*/scratch"):
             shutil.rmtree(scratch, ignore_errors=True)
         for folder in (self.folder / "sessions").glob("*/snapshots/*"):

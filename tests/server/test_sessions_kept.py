@@ -7,13 +7,16 @@ import zipfile
 
 import pytest
 
-from tests.server.house import SHOT, alpha, mattes, picture, sha256_of, upload
+from tests.server.house import SHOT, House, alpha, mattes, picture, sha256_of, upload
 from tests.server.served import client_of, make_ready, put_key, serving, whole
 from xmem_client import fetch_connection
 from xmem_protocol import (
     DeleteSession,
+    FindMissing,
     InputError,
+    Key,
     ListSessions,
+    PutKey,
     RedoKeys,
     RemoveKey,
     ServerError,
@@ -113,6 +116,39 @@ def test_when_a_session_is_deleted_while_its_job_runs_then_it_is_refused_and_the
     assert mattes(house.finish(job)) == list(range(1001, 1009))
 
 
+def test_when_the_journal_does_not_take_a_deletion_then_the_session_has_all_its_files(house, monkeypatch):
+    before = stored(house)
+
+    def full(*_):
+        raise ServerError("storage_full", "The disk is full.")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(house.store.sessions, "save_reply", full)
+        with pytest.raises(ServerError, match="full"):
+            house.ask(DeleteSession("roto"))
+    house.put_key(1005, 1)  # whatever is done next must not remove them either
+    assert before <= stored(house)
+    assert mattes(house.finish(house.start())) == list(range(1001, 1009))
+
+
+def test_when_a_server_was_killed_after_a_deletion_then_what_is_left_of_it_goes_at_the_next_start(
+    tmp_path, decoder, monkeypatch
+):
+    with House(tmp_path, decoder) as house:
+        house.ready()
+        monkeypatch.setattr(house.store, "drop_removed", lambda: None)  # killed before the files went
+        house.ask(DeleteSession("roto"))
+        house.store.session_folder(1).mkdir(parents=True, exist_ok=True)
+        left = stored(house)
+    with House(tmp_path, decoder) as house:
+        assert not house.store.session_folder(1).exists()
+        assert stored(house) == left
+        for path in (house.store.folder / "objects").glob("*/*"):
+            os.utime(path, (1, 1))
+        house.store.sweep(3600.0)
+        assert stored(house) == set()
+
+
 def test_when_a_delete_is_sent_twice_then_the_second_gets_the_same_answer(house):
     assert house.ask(DeleteSession("roto"), "delete-1") == house.ask(DeleteSession("roto"), "delete-1")
 
@@ -137,6 +173,16 @@ def test_when_a_file_is_asked_for_before_it_is_used_then_the_sweep_leaves_it(hou
     assert house.store.renew_file(found)
     house.store.sweep(3600.0)
     assert house.store.has_file(found)
+
+
+def test_when_a_file_was_promised_to_another_client_then_deleting_its_session_leaves_it(house):
+    content = alpha(88)
+    house.put_key(1006, 1, value=88)
+    assert house.ask(FindMissing((sha256_of(content),)), client="nuke-2").sha256s == ()
+    house.ask(DeleteSession("roto"))
+    house.open("other")
+    key = Key(1006, 1, "present", sha256_of(content), ".png", "channel:auto")
+    assert keyed(house.ask(PutKey("other", key))) == [(1006, 1)]
 
 
 def test_when_an_upload_lies_untouched_then_the_sweep_drops_it(house):

@@ -49,6 +49,11 @@ def fetch_device(name: str) -> torch.device:
     return device
 
 
+def place_network(model: LoadedModel, device: torch.device) -> None:
+    """Put a model on a device, laid out as convolutions are fastest there; the numbers are the same up to rounding."""
+    model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class EngineLoop:
     """One model on one device, working through plans."""
 
@@ -65,8 +70,7 @@ class EngineLoop:
         except CoreError as error:
             self._channel.send(EngineRefused(str(error)))
             return
-        # Channels last is what the convolutions of every device here are fastest with; the numbers are the same up to rounding.
-        model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place_network(model, device)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder() as decoder:
             while True:
