@@ -27,6 +27,7 @@ from xmem_server.plans import EngineReady, EngineRefused, Pause, PropagationPlan
 
 START_SECONDS = 600.0  # importing torch and loading weights from a slow share
 _CLOSE_SECONDS = 5.0
+_STARTS_AGAIN = 2  # of an engine that is killed while it starts
 # For the engine alone: glibc gives each large tensor fresh pages, and having those mapped costs more than computing on them
 # (encoding was three times faster without, docs/performance.md). What it keeps it gives back at the end of each job.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1024**3), "MALLOC_TRIM_THRESHOLD_": str(2 * 1024**3)}
@@ -104,6 +105,7 @@ class EngineProcess:
         self._ready: EngineReady | None = None
         self._state = STOPPED
         self._refusal = ""
+        self._starts_left = _STARTS_AGAIN
         self._settled = threading.Event()
 
     def start(self) -> EngineReady:
@@ -130,6 +132,7 @@ class EngineProcess:
             if self._state != STOPPED:
                 return
             self._state = STARTING
+            self._starts_left = _STARTS_AGAIN
             self._refusal = ""
             self._settled.clear()
             self._child = _Child(self._command, self._receive)
@@ -208,7 +211,7 @@ class EngineProcess:
     def _follow_state(self, child: _Child, event: Any) -> Any:
         """Give the event as the session should see it, or None: a refusal is told when the child has ended."""
         if isinstance(event, EngineReady):
-            self._ready, self._state = event, IDLE
+            self._ready, self._state, self._starts_left = event, IDLE, _STARTS_AGAIN
             self._settled.set()
         elif isinstance(event, EngineRefused):
             self._refusal = event.message
@@ -216,6 +219,10 @@ class EngineProcess:
             return None
         elif isinstance(event, EngineStopped):
             was_starting = self._state == STARTING
+            if was_starting and not self._refusal and self._starts_left > 0:
+                self._starts_left -= 1  # it was killed, and said nothing against starting: once more
+                self._child = _Child(self._command, self._receive)
+                return None
             self._state = STOPPED
             self._settled.set()
             if was_starting:

@@ -7,6 +7,7 @@ read from the repository's history.
 import csv
 import json
 import os
+import re
 import subprocess
 from dataclasses import fields, replace
 from pathlib import Path
@@ -43,8 +44,10 @@ def test_when_the_log_is_read_then_it_is_a_whole_run_with_the_documented_rates()
     assert np.isfinite(log["loss"]).all()
     assert log["rate"].max() <= settings["rate"]
     card = (ROOT / "docs" / "model-card.md").read_text()
-    assert f"--steps {settings['steps']}" in card
-    assert f"--rate {settings['rate']:g}" in card or f"--rate {settings['rate']}" in card
+    for name in ("steps", "rate", "size", "working", "frames", "batch", "encoder_share"):
+        written = re.search(rf"--{name.replace('_', '-')} ([\d.e-]+)", card)
+        assert written, f"the model card's command lacks {name}"
+        assert float(written.group(1)) == settings[name], name
 
 
 @pytest.mark.slow
