@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -74,6 +75,10 @@ class ScriptedEngine:
 
     def run(self) -> None:
         script = self.script()
+        with (self.folder / "starts").open("a") as starts:
+            starts.write("x")
+        if len((self.folder / "starts").read_text()) <= script.get("die_while_starting", 0):
+            os.kill(os.getpid(), signal.SIGKILL)
         if script.get("exit_at_start"):
             os._exit(3)
         if script.get("garbage_at_start"):

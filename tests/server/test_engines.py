@@ -172,3 +172,18 @@ def test_when_a_child_is_made_then_this_checkout_is_on_its_path(monkeypatch):
     assert folders[-1] == "/somewhere/else"
     assert any(folder.endswith("server") for folder in folders)
     assert any(folder.endswith("nuke_plugin") for folder in folders)
+
+
+def test_when_an_engine_is_killed_while_it_starts_then_it_is_started_again_by_itself(tmp_path):
+    folder = tmp_path / "engine"
+    engine = scripted(folder, {"die_while_starting": 2})
+    try:
+        assert engine.start().model == "scripted"
+        assert (folder / "starts").read_text() == "xxx"
+    finally:
+        engine.close()
+    (folder / "starts").unlink()
+    never = scripted(folder, {"die_while_starting": 9})
+    with pytest.raises(InputError, match="not ready yet"):
+        never.start()
+    assert (folder / "starts").read_text() == "xxx"
