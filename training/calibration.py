@@ -2,7 +2,7 @@
 
     python -m training.calibration WEIGHTS.safetensors --packed training/downloads/packed --out reliability.png
 
-Prints the reliability table, the expected calibration error over pixels that are not plainly background or object, and the rank
+Prints for the mattes themselves, and for them as ``xmem_core.confidence.calibrate`` reads them, the reliability table, the expected calibration error over pixels that are not plainly background or object, and the rank
 correlation (Spearman) between each frame's expected overlap (``xmem_core.confidence``) and its true J.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from training.clip_forward import ClipInput, forward_clip
 from training.packages import packages_with
 from training.plot_curve import Line, draw_panel
 from training.validation import CALIBRATION_SEED, ValidationClip, validation_clips
-from xmem_core.confidence import expected_overlap
+from xmem_core.confidence import calibrate, expected_overlap
 from xmem_core.images import normalise
 from xmem_core.network import XMem
 from xmem_core.weights import load_model
@@ -68,35 +69,45 @@ def rank_correlation(first: Array, second: Array) -> float:
 
 
 @torch.no_grad()
-def measure_reliability(network: XMem, clips: list[ValidationClip], working: int = 0) -> Reliability:
-    """What the network, which sees ``working`` pixels (0: all), says of these clips against what is true."""
-    edges = np.linspace(0, 1, BINS + 1)
-    edges[1], edges[-2] = PLAIN, 1 - PLAIN
-    sums = np.zeros((3, BINS))
-    overlaps = []
+def collect(network: XMem, clips: list[ValidationClip], working: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each predicted matte (H, W) with its true alpha, of a network that sees ``working`` pixels (0: all)."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
     for clip in clips:
         images = normalise(clip.frames.float() / 255, network.config.mean, network.config.std)
         inputs = ClipInput(images[None], (clip.alpha[None] > 0.5).float(), clip.motion[None], working)
         for frame, logits in forward_clip(network, inputs, clip.plan).items():
-            for mattes, truth in zip(torch.softmax(logits, 1)[0, 1:], clip.alpha[:, frame], strict=True):
-                p, is_object = mattes.numpy().ravel(), truth.numpy().ravel() > 0.5
-                place = np.clip(np.digitize(p, edges) - 1, 0, BINS - 1)
-                for row, weights in enumerate((None, p, is_object)):
-                    sums[row] += np.bincount(place, weights, BINS)
-                found = p > 0.5
-                if (found | is_object).any():
-                    overlap = (found & is_object).sum() / (found | is_object).sum()
-                    overlaps.append((expected_overlap(mattes), float(overlap)))
+            found += zip(torch.softmax(logits, 1)[0, 1:], clip.alpha[:, frame], strict=True)
+    return found
+
+
+def measure_reliability(
+    pairs: list[tuple[torch.Tensor, torch.Tensor]], reading: Callable[[torch.Tensor], torch.Tensor]
+) -> Reliability:
+    """What mattes say, read by ``reading`` (H, W) -> (H, W), against what is true."""
+    edges = np.linspace(0, 1, BINS + 1)
+    edges[1], edges[-2] = PLAIN, 1 - PLAIN
+    sums = np.zeros((3, BINS))
+    overlaps = []
+    for mattes, truth in pairs:
+        p, is_object = reading(mattes).numpy().ravel(), truth.numpy().ravel() > 0.5
+        place = np.clip(np.digitize(p, edges) - 1, 0, BINS - 1)
+        for row, weights in enumerate((None, p, is_object)):
+            sums[row] += np.bincount(place, weights, BINS)
+        found = mattes.numpy().ravel() > 0.5
+        if (found | is_object).any():
+            overlap = (found & is_object).sum() / (found | is_object).sum()
+            overlaps.append((expected_overlap(mattes), float(overlap)))
     counts = np.maximum(sums[0], 1)
     return Reliability(sums[0], sums[1] / counts, sums[2] / counts, np.array(overlaps))
 
 
-def draw(found: Reliability) -> Array:
+def draw(found: Reliability, calibrated: Reliability) -> Array:
     """The reliability plot: probability in percent to the right, share that is object upwards; the grey line is honest."""
-    seen = found.counts > 0
-    points = np.stack([100 * found.predicted, found.observed], 1)[seen]
-    honest = Line("honest", (170, 170, 170), np.array([[0, 0], [100, 1]], np.float64))
-    return draw_panel(f"reliability, error {found.error:.3f}", [honest, Line("measured", (200, 80, 0), points)], 100)
+    lines = [Line("honest", (170, 170, 170), np.array([[0, 0], [100, 1]], np.float64))]
+    for name, colour, each in (("mattes", (200, 80, 0), found), ("calibrated", (0, 130, 0), calibrated)):
+        seen = each.counts > 0
+        lines.append(Line(name, colour, np.stack([100 * each.predicted, each.observed], 1)[seen]))
+    return draw_panel(f"reliability, error {found.error:.3f}, calibrated {calibrated.error:.3f}", lines, 100)
 
 
 def main() -> int:
@@ -111,12 +122,16 @@ def main() -> int:
     options = parser.parse_args()
     clips = validation_clips(options.packed, packages_with(()), options.size, options.clips, CALIBRATION_SEED)
     for path in options.weights:
-        found = measure_reliability(load_model(str(path)).network, clips, options.working)
-        print(f"{path.name}: calibration error {found.error:.4f}, rank correlation {found.rank_correlation:.3f}")
-        for row in zip(found.predicted, found.observed, found.counts, strict=True):
-            print("  p {:.3f}  object {:.3f}  pixels {:.0f}".format(*row))
+        pairs = collect(load_model(str(path)).network, clips, options.working)
+        found, calibrated = measure_reliability(pairs, lambda matte: matte), measure_reliability(pairs, calibrate)
+        for name, each in (("mattes", found), ("calibrated", calibrated)):
+            print(
+                f"{path.name}, {name}: calibration error {each.error:.4f}, rank correlation {each.rank_correlation:.3f}"
+            )
+            for row in zip(each.predicted, each.observed, each.counts, strict=True):
+                print("  p {:.3f}  object {:.3f}  pixels {:.0f}".format(*row))
         if options.out:
-            cv2.imwrite(str(options.out), draw(found))
+            cv2.imwrite(str(options.out), draw(found, calibrated))
     return 0
 
 

@@ -16,7 +16,17 @@ PRESENT_ABOVE = 0.5
 
 # (a matte's value, share of such pixels that is object), from clips that nothing was trained on (`training.calibration`): mattes
 # are alphas and lean to 0 and 1, so that between those they are surer of themselves than they may be.
-RELIABILITY = ((0.0, 0.0), (0.02, 0.02), (0.98, 0.98), (1.0, 1.0))
+RELIABILITY = (
+    (0.0, 0.0),
+    (0.02, 0.13),
+    (0.08, 0.22),
+    (0.25, 0.335),
+    (0.5, 0.49),
+    (0.75, 0.59),
+    (0.9, 0.66),
+    (0.98, 0.72),
+    (1.0, 1.0),
+)
 
 
 def calibrate(matte: Tensor) -> Tensor:

@@ -157,7 +157,9 @@ class HonestClient(threading.Thread):
             elif isinstance(event, JobDone):
                 self._ledger.note_result(self._mine.keys, mattes)
             elif isinstance(event, JobFailed) and event.code == ENGINE_DIED:
-                self._ledger.count("engine killed again and again")  # the artist is told to start again; nothing is lost
+                self._ledger.count(
+                    "engine killed again and again"
+                )  # the artist is told to start again; nothing is lost
             elif isinstance(event, JobFailed):
                 self._ledger.accuse(f"{self.name}: job {job} failed: {event.message}")
         if len(mattes) == len(self._shelf.plates):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.calibration import draw, measure_reliability, rank_correlation
+from training.calibration import collect, draw, measure_reliability, rank_correlation
 from training.long_shots import long_shots, score_shot
 from training.validation import CALIBRATION_SEED, validation_clips
+from xmem_core.confidence import calibrate
 from xmem_core.weights import load_model
 
 
@@ -18,13 +19,14 @@ def test_when_ranks_agree_or_are_reversed_then_the_correlation_is_one_or_minus_o
 
 
 def test_when_a_model_is_measured_then_every_pixel_is_in_one_bin_and_the_plot_is_drawn():
-    clips = validation_clips(None, (), 64, 2, CALIBRATION_SEED)
-    found = measure_reliability(load_model("compact").network, clips)
+    clips = validation_clips(None, (), 32, 1, CALIBRATION_SEED)
+    pairs = collect(load_model("compact").network, clips)
+    found, calibrated = measure_reliability(pairs, lambda matte: matte), measure_reliability(pairs, calibrate)
     predicted = sum(clip.alpha.shape[0] * (clip.alpha.shape[1] - len(clip.plan.keys)) for clip in clips)
-    assert found.counts.sum() == predicted * 64 * 64
+    assert found.counts.sum() == calibrated.counts.sum() == predicted * 32 * 32
     assert found.observed[-1] > found.observed[0]
     assert ((found.overlaps >= 0) & (found.overlaps <= 1)).all()
-    assert draw(found).ndim == 3
+    assert draw(found, calibrated).ndim == 3
 
 
 def test_when_a_long_shot_is_scored_then_more_keys_help():
