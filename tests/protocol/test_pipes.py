@@ -59,6 +59,8 @@ MESSAGES = (
     plans.EngineDone("j", "854x480"),
     plans.EngineFailed("j", "out_of_memory", "Turn working_size down."),
     plans.EngineCancelled("j"),
+    plans.EnginePaused("j"),
+    plans.Pause("j"),
 )
 KINDS = {**ENGINE_REQUESTS, **ENGINE_EVENTS}
 

@@ -137,9 +137,20 @@ def test_when_there_is_no_run_to_look_at_then_suggest_says_so(complaint, shot, t
     assert "xmem roto" in complaint("suggest", "--plate", shot[0], "--keys", shot[1], "--mattes", tmp_path)
 
 
-def test_when_the_address_is_not_this_machine_then_serve_refuses(tmp_path, capsys):
-    assert main(["serve", "--bind", "0.0.0.0", "--state", str(tmp_path / "state")]) == 2
-    assert "127.0.0.1" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("bind", "words"),
+    [
+        ("0.0.0.0", "xmem keys new"),
+        ("tcp://0.0.0.0:5570", "xmem keys new"),
+        ("tcp://0.0.0.0:no", "--bind looks like"),
+        ("tcp://127.0.0.1:5570 --port 5580", "--bind looks like"),
+        ("studio-server", "address in numbers"),
+    ],
+)
+def test_when_nobody_is_let_in_or_the_address_is_no_use_then_serve_refuses_in_one_line(tmp_path, capsys, bind, words):
+    assert main(["serve", "--bind", *bind.split(" "), "--state", str(tmp_path / "state")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), words in lines[0]) == (1, True), lines
 
 
 @pytest.mark.parametrize(
