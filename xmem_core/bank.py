@@ -69,11 +69,6 @@ class Bank:
         return sum(block.key.shape[0] for block in self._blocks)
 
     @property
-    def device(self) -> torch.device:
-        """Where the rows are; the bank must have some."""
-        return self._blocks[0].key.device
-
-    @property
     def object_ids(self) -> tuple[int, ...]:
         """Every object that has rows here, sorted."""
         return tuple(sorted({object_id for block in self._blocks for object_id in block.values}))

@@ -102,9 +102,8 @@ class Memory:
         """
         height, width = key.shape[1:]
         banks = self._banks()
-        where = banks[0].device if banks else key.device
-        query = query_features(_rows(key), _rows(selection)).to(where)
         features = torch.cat([bank.features() for bank in banks])
+        query = query_features(_rows(key), _rows(selection)).to(features.device)
         readouts: dict[int, Tensor] = {}
         usage: tuple[int, Tensor] | None = None
         for given, group in self._groups(banks, object_ids):

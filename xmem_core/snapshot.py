@@ -41,12 +41,12 @@ def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], devi
         raise CoreError(f"The snapshot has format {written}, this version reads {FORMAT}. Run the shot from its start.")
     propagation.position, propagation.last_memory, propagation.last_deep = position, last_memory, last_deep
     propagation.skipped = state["skipped"].tolist()
-    moved = {name: value.to(device) for name, value in state.items()}
-    propagation.hidden = _by_object("hidden.", moved)
-    propagation.carrier.previous = _by_object("previous.", moved)
-    rows = {name: value.to(propagation.engine.rows_device) for name, value in state.items()}
-    _restore_bank(propagation.memory.working, "working", rows)
-    _restore_bank(propagation.memory.long_term, "long_term", rows)
+    propagation.hidden = {o: value.to(device) for o, value in _by_object("hidden.", state).items()}
+    propagation.carrier.previous = {o: value.to(device) for o, value in _by_object("previous.", state).items()}
+    where = propagation.engine.rows_device
+    for name, bank in (("working", propagation.memory.working), ("long_term", propagation.memory.long_term)):
+        own = {key: value.to(where) for key, value in state.items() if key.startswith(f"{name}.")}
+        _restore_bank(bank, name, own)
 
 
 def _bank_state(name: str, bank: Bank) -> dict[str, Tensor]:

@@ -14,13 +14,9 @@ Keys = dict[tuple[int, int], str]  # (frame, object) -> SHA-256 of the alpha
 
 @dataclass
 class ClientLedger:
-    """One client's own: keys as acknowledged, None for a place whose last request was never answered; its jobs.
-
-    ``unsure`` are the places that a request may or may not have changed.
-    """
+    """One client's own: keys as acknowledged, and its jobs."""
 
     keys: Keys = field(default_factory=dict)
-    unsure: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     jobs: set[str] = field(default_factory=set)
 
 

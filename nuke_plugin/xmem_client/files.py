@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, Callable
 
 from xmem_client.lane import new_id
-from xmem_client.requests import Requests
+from xmem_client.requests import Requests, is_busy
 from xmem_protocol import (
     BAD_INPUT,
-    BUSY,
     CHUNK_BYTES,
     FORBIDDEN,
     NOT_FOUND,
@@ -28,7 +27,6 @@ from xmem_protocol import (
     FindMissing,
     InputError,
     LocalProtocolError,
-    Message,
     Missing,
     RemoteProtocolError,
     ServerError,
@@ -139,7 +137,7 @@ class FileTransfer:
             if envelope is not None and envelope.id in in_flight:
                 chunk = in_flight.pop(envelope.id)
                 asked = time.monotonic()
-                if _is_busy(envelope.message):
+                if is_busy(envelope.message):
                     time.sleep(_BUSY_PAUSE)
                     waiting.append(chunk)
                 else:
@@ -181,7 +179,7 @@ class FileTransfer:
     ) -> None:
         message = envelope.message
         if isinstance(message, ErrorReply):
-            if not _is_busy(message):
+            if not is_busy(message):
                 raise ServerError(message.code, message.message)
             time.sleep(_BUSY_PAUSE)
             asked.clear()
@@ -193,10 +191,6 @@ class FileTransfer:
                 )
             del asked[message.chunk]
             arrived[message.chunk] = envelope.payload
-
-
-def _is_busy(message: Message) -> bool:
-    return isinstance(message, ErrorReply) and message.code == BUSY
 
 
 def _open_input(path: Path) -> BinaryIO:

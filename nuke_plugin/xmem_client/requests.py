@@ -49,7 +49,7 @@ class Requests:
             if isinstance(envelope.message, Event):
                 if envelope.message.job in self.events:
                     self.events[envelope.message.job].append(envelope.message)
-            elif envelope.id == request_id and _is_busy(envelope.message):
+            elif envelope.id == request_id and is_busy(envelope.message):
                 time.sleep(busy_wait)  # the server lives and has much to do: ask again, less and less often
                 busy_wait = min(2 * busy_wait, self.timeouts.backoff_last)
                 sent_generation = -1
@@ -70,5 +70,6 @@ class Requests:
         return message
 
 
-def _is_busy(message: Message) -> bool:
+def is_busy(message: Message) -> bool:
+    """Say whether the server has too much to do just now: ask again."""
     return isinstance(message, ErrorReply) and message.code == BUSY

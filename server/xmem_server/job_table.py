@@ -109,11 +109,11 @@ class JobTable:
         )
         return [row[0] for row in rows]
 
-    def fetch_claims(self, state: str = QUEUED) -> list[Claim]:
-        """Give the jobs of a state as claims on the engine, in order of asking."""
+    def fetch_claims(self) -> list[Claim]:
+        """Give the queued jobs as claims on the engine, in order of asking."""
         rows = self._database.fetch(
             "SELECT job, owner, batch, place FROM job JOIN session ON session.number = job.session WHERE state = ? ORDER BY place",
-            state,
+            QUEUED,
         )
         return [Claim(row[0], row[1], bool(row[2]), row[3]) for row in rows]
 

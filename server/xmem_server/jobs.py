@@ -95,11 +95,14 @@ class JobQueue:
     def start_next(self) -> None:
         """Give the engine its next job when it has none; have a stopped engine started first."""
         with self._lock:
-            claim = next(iter(self._share.order(self._jobs.fetch_claims())), None)
-            if self._running is not None and claim is not None:
+            claim = next(iter(self._fetch_order()), None)
+            if claim is None or self._draining:
+                return
+            if self._running is not None:
                 self._make_room(claim)
-            record = self._jobs.fetch(claim.job) if claim else None
-            if self._running is not None or self._draining or record is None:
+                return
+            record = self._jobs.fetch(claim.job)
+            if record is None:
                 return
             if self._engine.info().state == IDLE:
                 self._claim, self._started, self._pause_asked = claim, self._clock(), False
@@ -150,35 +153,41 @@ class JobQueue:
     def fetch_states(self) -> list[tuple[Claim, Progress]]:
         """Give the running job, then those that wait in the order in which they would run, each with where it is."""
         with self._lock:
-            claims = [self._claim] if self._claim is not None and self._running is not None else []
-            claims += self._share.order(self._jobs.fetch_claims())
-            states = [(claim, self.fetch_progress(claim.job)) for claim in claims]
-            return [(claim, progress) for claim, progress in states if progress is not None]
+            waiting = self._fetch_order()
+            states = [(claim, self._describe_wait(place, waiting)) for place, claim in enumerate(waiting)]
+            if self._claim is not None and self._progress is not None:
+                states.insert(0, (self._claim, self._progress))
+            return states
 
     def fetch_progress(self, job: str) -> Progress | None:
         """Give where the job is, or None when it has ended."""
         with self._lock:
             if self._running is not None and self._running.job == job:
                 return self._progress
-            queue = [claim.job for claim in self._share.order(self._jobs.fetch_claims())]
-            if job not in queue:
-                return None
-            ahead = queue.index(job) + (self._running is not None)
-            return Progress(job, 0, "waiting", 0, ahead, 0, 0.0, self._estimate_wait(job, queue))
+            waiting = self._fetch_order()
+            places = [place for place, claim in enumerate(waiting) if claim.job == job]
+            return self._describe_wait(places[0], waiting) if places else None
 
-    def _estimate_wait(self, job: str, queue: list[str]) -> float:
-        """Give the seconds until a waiting job runs, 0 when at once, -1 when nobody can say. The caller holds the lock."""
+    def _fetch_order(self) -> list[Claim]:
+        """Give the jobs that wait in the order in which they would run now. The caller holds the lock."""
+        return self._share.order(self._jobs.fetch_claims())
+
+    def _describe_wait(self, place: int, waiting: list[Claim]) -> Progress:
+        """Give the progress of a job that waits: how many are before it, and when it runs as far as that is known."""
+        ahead = place + (self._running is not None)
+        seconds = self._estimate_wait(waiting[place]) if place == 0 else -1.0
+        return Progress(waiting[place].job, 0, "waiting", 0, ahead, 0, 0.0, seconds)
+
+    def _estimate_wait(self, first: Claim) -> float:
+        """Give the seconds until the first of those that wait runs, 0 when at once, -1 when nobody can say."""
         if self._claim is None or self._running is None:
-            return 0.0 if queue[0] == job else -1.0
-        if queue[0] != job:
-            return -1.0
-        mine = next(claim for claim in self._jobs.fetch_claims() if claim.job == job)
+            return 0.0
+        ran = self._clock() - self._started
         eta = self._progress.eta_seconds if self._progress is not None else -1.0
-        until_slice = max(0.0, SLICE_SECONDS - (self._clock() - self._started))
-        if self._share.is_before(mine, self._claim, max(SLICE_SECONDS, self._clock() - self._started)):
-            until_slice = 0.0 if self._claim.is_batch and not mine.is_batch else until_slice
-            return round(min(until_slice, eta) if eta > 0 else until_slice, 1)
-        return round(eta, 1) if eta > 0 else -1.0
+        if not self._share.is_before(first, self._claim, max(SLICE_SECONDS, ran)):
+            return round(eta, 1) if eta > 0 else -1.0
+        until_slice = 0.0 if self._claim.is_batch and not first.is_batch else max(0.0, SLICE_SECONDS - ran)
+        return round(min(until_slice, eta) if eta > 0 else until_slice, 1)
 
     # ---------------------------------------------------------------------------------------------- told by the engine
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xmem_client import Client
-from xmem_protocol import InputError, Key, Plate, SessionState, Shot, XMemError, decode_body
+from xmem_protocol import InputError, Key, Plate, SessionInfo, SessionState, Shot, XMemError, decode_body
 
 FORMAT = 1
 _MANIFEST = "session.json"
@@ -41,6 +41,16 @@ class Bundle:
         return tuple(dict.fromkeys(names))
 
 
+def find_session(client: Client, session: str) -> SessionInfo:
+    """Give what the server's list says of a session. Raises InputError naming those it has."""
+    sessions = client.fetch_sessions()
+    for each in sessions:
+        if each.session == session:
+            return each
+    known = ", ".join(each.session for each in sessions) or "none"
+    raise InputError(f"The server has no session {session[:80]!r}. It has: {known[:400]}.")
+
+
 def save_bundle(client: Client, session: str, path: Path, on_progress: Progress) -> Bundle:
     """Write a session of a server to one file, whole or not at all; give what is in it.
 
@@ -48,11 +58,7 @@ def save_bundle(client: Client, session: str, path: Path, on_progress: Progress)
     """
     if path.exists():
         raise InputError(f"{path} exists already. Choose another name, or remove it first.")
-    found = [each for each in client.fetch_sessions() if each.session == session]
-    if not found:
-        known = ", ".join(each.session for each in client.fetch_sessions()) or "none"
-        raise InputError(f"The server has no session {session[:80]!r}. It has: {known[:400]}.")
-    state = client.open_session(session, found[0].shot)
+    state = client.open_session(session, find_session(client, session).shot)
     bundle = Bundle(session.rpartition("/")[2], state.shot, client.fetch_plates(session), state.keys)
     partial = path.with_name(f".{path.name}.partial")
     try:

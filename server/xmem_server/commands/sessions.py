@@ -13,7 +13,7 @@ from xmem_client import Client
 from xmem_protocol import InputError, SessionInfo
 from xmem_server.commands.connecting import add_connection_argument, connect
 from xmem_server.commands.console import Console
-from xmem_server.session_bundle import fetch_bundle, restore_bundle, save_bundle
+from xmem_server.session_bundle import fetch_bundle, find_session, restore_bundle, save_bundle
 
 SUMMARY = "List, show, export, import, undo, delete and prune the sessions of a running server."
 _DAY = 24 * 3600.0
@@ -81,17 +81,8 @@ def _line(each: SessionInfo) -> str:
     )
 
 
-def _find(client: Client, session: str) -> SessionInfo:
-    sessions = client.fetch_sessions()
-    for each in sessions:
-        if each.session == session:
-            return each
-    known = ", ".join(each.session for each in sessions) or "none"
-    raise InputError(f"The server has no session {session[:80]!r}. It has: {known[:400]}.")
-
-
 def _show(client: Client, options: argparse.Namespace, console: Console) -> None:
-    info = _find(client, options.session)
+    info = find_session(client, options.session)
     state = client.open_session(options.session, info.shot)
     console.write(_line(info))
     for key in state.keys:
