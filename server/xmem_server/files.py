@@ -15,7 +15,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -156,11 +156,10 @@ class FileStore:
             self._stored_bytes -= nbytes
         return nbytes
 
-    def remove_unused(self, used: Container[str], kept_seconds: float) -> int:
-        """Remove the files that are not used, and have not been asked for or stored for so long; give the bytes they took."""
+    def find_old(self, kept_seconds: float) -> set[str]:
+        """Give the files that nobody has stored or asked for in so long."""
         before = time.time() - kept_seconds
-        unused = [path.name for path in self._objects.glob("*/*") if path.name not in used and _is_older(path, before)]
-        return sum(self.remove_file(sha256) for sha256 in unused)
+        return {path.name for path in self._objects.glob("*/*") if _is_older(path, before)}
 
     @property
     def stored_bytes(self) -> int:

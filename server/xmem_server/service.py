@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import ipaddress
 import logging
 import os
 import signal
+import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import NoReturn
 import zmq
 import zmq.auth.thread
 
-from xmem_protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, InputError, XMemError
+from xmem_protocol import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, InputError, ServerError, XMemError
 from xmem_server.bulk import MAX_UPLOAD_BYTES, BulkDesk
 from xmem_server.client_keys import LIST_NAME, ClientList, fetch_clients
 from xmem_server.connection import Endpoints, Keys, keep_keys, remove_connection, save_connection
@@ -93,14 +94,33 @@ def serve(settings: ServeSettings) -> int:
 
 def _supervise(server: Server, settings: ServeSettings) -> None:
     """Return when a thread of the server has died; start the process again when it holds too much memory."""
-    swept = time.monotonic()
     while server.is_alive():
         time.sleep(_SUPERVISE_SECONDS)
         if resident_bytes() > settings.memory_limit:
             start_again(server.carry_over())
-        if time.monotonic() - swept > _SWEEP_SECONDS:
-            server.sweep()
-            swept = time.monotonic()
+
+
+class _Sweeper:
+    """Tidies the store now and then, on a thread of its own: looking through many files takes time that nobody else has."""
+
+    def __init__(self, store: Store, upload_seconds: float) -> None:
+        self._store = store
+        self._upload_seconds = upload_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the present sweep."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_SWEEP_SECONDS):
+            try:
+                self._store.sweep(self._upload_seconds)
+            except (OSError, ServerError, sqlite3.Error) as error:
+                _LOG.warning("the store was not swept: %s", error)
 
 
 @contextlib.contextmanager
@@ -145,19 +165,18 @@ def start_server(settings: ServeSettings, engine: Engine, known: EngineReady | N
         stack.callback(remove_connection, settings.connection_file)
         _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
         threads = (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive)
-        sweep = functools.partial(store.sweep, settings.limits.upload_seconds)
-        yield Server(endpoints, keys, ready, threads, sweep)
+        stack.callback(_Sweeper(store, settings.limits.upload_seconds).stop)
+        yield Server(endpoints, keys, ready, threads)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it listens, the keys to it, its engine, whether all of its threads run, how it tidies up."""
+    """A running server: where it listens, the keys to it, its engine, whether all of its threads run."""
 
     endpoints: Endpoints
     keys: Keys
     engine: EngineReady
     threads: tuple[Callable[[], bool], ...]
-    sweep: Callable[[], None]
 
     def is_alive(self) -> bool:
         """Whether every thread of the server runs."""

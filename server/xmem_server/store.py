@@ -92,15 +92,19 @@ class Store(FileStore):
             with self.database.lock:
                 if any(each == number for each in self.sessions.fetch_numbers()):
                     continue  # the journal did not take the removal
-                for sha256 in unused - self.sessions.fetch_used():
-                    self.remove_file(sha256)
+            self._remove_unused(unused)
             shutil.rmtree(self.session_folder(number), ignore_errors=True)
 
     def sweep(self, upload_seconds: float) -> None:
         """Remove uploads that nobody goes on with, and files that no session uses and nobody asked for since yesterday."""
         self.sweep_uploads(upload_seconds)
+        self._remove_unused(self.find_old(_UNUSED_KEPT_SECONDS))  # looked for without the lock: there may be many
+
+    def _remove_unused(self, files: set[str]) -> None:
+        """Remove those of these files that no session uses; nobody can begin to use one meanwhile."""
         with self.database.lock:
-            self.remove_unused(self.sessions.fetch_used(), _UNUSED_KEPT_SECONDS)
+            for sha256 in files - self.sessions.fetch_used():
+                self.remove_file(sha256)
 
     def keep_reserve(self) -> None:
         """Hold space back for the journal. On a full disk there is none to hold: the server runs all the same."""
