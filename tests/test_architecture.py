@@ -22,7 +22,7 @@ ALLOWED = {
 }
 # inside the core: a module may import those that come before it, and its equals never
 CORE_ORDER = ["errors", "motion", "images", "features", "blocks", "affinity", "mattes", "confidence", "keyframes"]
-CORE_ORDER += ["bank", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
+CORE_ORDER += ["rows", "bank", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]
 
 

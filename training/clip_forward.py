@@ -8,7 +8,7 @@ the frame before and of the next key, carried along measured optical flow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.losses import aggregate_logits
 from xmem_core.affinity import full_affinity, memory_features, query_features, read, top_k_affinity
-from xmem_core.features import FrameContext, KeyFeatures
+from xmem_core.features import FrameContext, ImageFeatures
 from xmem_core.images import FineCanvas, padding_for, resize_area
 from xmem_core.motion import CarriedMasks, carry
 from xmem_core.network import XMem
@@ -80,26 +80,27 @@ class ClipMemory:
         self.features: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def write(self, features: KeyFeatures, value: Tensor) -> None:
+    def write(self, features: ImageFeatures, value: Tensor) -> None:
         """Add one frame; value (B, N, CV, h, w)."""
         key, shrinkage = features.key.flatten(2).transpose(1, 2), features.shrinkage.flatten(2).transpose(1, 2)
         rows = [memory_features(*pair) for pair in zip(key.float(), shrinkage.float(), strict=True)]
         self.features.append(torch.stack(rows))
         self.values.append(value.float().flatten(1, 2).flatten(2).transpose(1, 2))  # (B, h*w, N*CV)
 
-    def read(self, features: KeyFeatures, objects: int) -> Tensor:
+    def read(self, features: ImageFeatures, objects: int) -> Tensor:
         """Give the readout (B, N, CV, h, w) of a frame; float32 under autocast too, as similarities cancel."""
         with torch.autocast(features.key.device.type, enabled=False):
             return self._read(features, objects)
 
-    def _read(self, features: KeyFeatures, objects: int) -> Tensor:
+    def _read(self, features: ImageFeatures, objects: int) -> Tensor:
         memory, values = torch.cat(self.features, 1), torch.cat(self.values, 1)
         key, selection = features.key.flatten(2).transpose(1, 2), features.selection.flatten(2).transpose(1, 2)
         readouts = []
         for clip in range(memory.shape[0]):
             query = query_features(key[clip].float(), selection[clip].float())
             if self.top_k:
-                readouts.append(read(top_k_affinity(query, memory[clip], self.top_k), values[clip]))
+                affinity = top_k_affinity(query, [memory[clip]], self.top_k)
+                readouts.append(read(affinity, [values[clip]], [values.shape[1]]))
             else:
                 readouts.append(full_affinity(query, memory[clip]) @ values[clip])
         height, width = features.key.shape[-2:]
@@ -149,7 +150,7 @@ def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Te
     canvas = canvas_of(images, clip.working)
     height, width = canvas.working
     flat = resize_area(images.flatten(0, 1), canvas.working).contiguous(memory_format=torch.channels_last)
-    encoded = network.encode_key(flat)
+    encoded = network.prepare(network.encode_key(flat))
     features = [frame_of(encoded, clips, frame) for frame in range(plan.frames)]
     memory = ClipMemory(plan.top_k)
     given: dict[int, Tensor] = {}
@@ -197,7 +198,11 @@ def gather_carried(
     return CarriedMasks(*(torch.stack(pair, 1) for pair in pairs))
 
 
-def frame_of(encoded: KeyFeatures, clips: int, frame: int) -> KeyFeatures:
+def frame_of(encoded: ImageFeatures, clips: int, frame: int) -> ImageFeatures:
     """Give the features of one frame of every clip (B, ...) from those of all frames (B*T, ...)."""
-    picked = {name: value.unflatten(0, (clips, -1))[:, frame] for name, value in vars(encoded).items()}
-    return replace(encoded, **picked)
+
+    def pick(maps: Tensor) -> Tensor:
+        return maps.unflatten(0, (clips, -1))[:, frame]
+
+    maps = {name: pick(value) for name, value in encoded.maps.items()}
+    return ImageFeatures(pick(encoded.key), pick(encoded.shrinkage), pick(encoded.selection), maps)

@@ -10,6 +10,7 @@ query and softmaxes over those; subtracting the maximum first means it cannot gi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 # Similarities held at once, in values (64 MiB of float32): bounds the peak memory of a read whatever the memory's size.
 BLOCK_VALUES = 16 * 1024 * 1024
+_GROUP = 16  # rows whose largest similarity stands for them while the best are looked for
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,60 @@ def similarity(query: Tensor, memory: Tensor) -> Tensor:
     return query @ memory.T
 
 
+def find_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Give the k largest of each row of scores (M, N) and their places, (M, k) each, largest first.
+
+    Exact, and several times faster than sorting whole rows: a value among the k largest lies in a group whose own largest is
+    among the k largest of all groups, so that only k groups are looked into.
+    """
+    rows = scores.shape[1]
+    groups = rows // _GROUP
+    if groups < 4 * k:
+        best, places = scores.topk(k, 1)
+        return best, places
+    body = groups * _GROUP
+    members = scores[:, :body].unflatten(
+        1, (_GROUP, groups)
+    )  # (M, 16, groups): member i of group g is row i * groups + g
+    chosen = members.amax(1).topk(k, 1, sorted=False).indices[:, None].expand(-1, _GROUP, -1)  # (M, 16, k)
+    offsets = torch.arange(_GROUP, device=scores.device)[:, None] * groups
+    rest = torch.arange(body, rows, device=scores.device).expand(scores.shape[0], -1)
+    candidates = torch.cat([members.gather(2, chosen).flatten(1), scores[:, body:]], 1)
+    places = torch.cat([(chosen + offsets).flatten(1), rest], 1)
+    best, where = candidates.topk(k, 1)
+    return best, places.gather(1, where)
+
+
 def top_k_affinity(
-    query: Tensor, memory: Tensor, k: int, given: Tensor | None = None, block_values: int = BLOCK_VALUES
+    query: Tensor,
+    memory: Sequence[Tensor],
+    k: int,
+    given: Sequence[Tensor | None] | None = None,
+    block_values: int = BLOCK_VALUES,
 ) -> Affinity:
     """Give the affinity of each query to its k most similar memory rows (fewer when memory has fewer).
 
-    query (M, F) and memory (N, F) are prepared features; ``given`` (N,) bool leaves rows out. Computed in blocks of
-    rows, ``block_values`` similarities at once, with a running best k, which is exact; ties go to the earlier row.
+    query (M, F) and the parts of memory (N, F) are prepared features; rows are counted through all parts. ``given`` has for each
+    part (N,) bool, to leave rows out, or None. Computed in blocks of rows, ``block_values`` similarities at once, with a
+    running best k, which is exact.
     """
-    rows = memory.shape[0]
     block = max(k, block_values // max(1, query.shape[0]))
     values: Tensor | None = None
     indices: Tensor | None = None
-    for start in range(0, rows, block):
-        stop = min(rows, start + block)
-        scores = similarity(query, memory[start:stop])
-        if given is not None:
-            scores.masked_fill_(~given[start:stop], -torch.inf)
-        best, places = scores.topk(min(k, stop - start), 1)
-        places = places + start
-        if values is not None and indices is not None:
-            joined = torch.cat([values, best], 1)
-            best, chosen = joined.topk(min(k, joined.shape[1]), 1)
-            places = torch.cat([indices, places], 1).gather(1, chosen)
-        values, indices = best, places
+    before = 0  # rows of the parts that are done
+    for part, exists in zip(memory, given or [None] * len(memory), strict=True):
+        for start in range(0, part.shape[0], block):
+            stop = min(part.shape[0], start + block)
+            scores = similarity(query, part[start:stop])
+            if exists is not None:
+                scores.masked_fill_(~exists[start:stop], -torch.inf)
+            best, places = find_best(scores, min(k, stop - start))
+            places = places + (before + start)
+            if values is not None and indices is not None:
+                best, chosen = torch.cat([values, best], 1).topk(min(k, values.shape[1] + best.shape[1]), 1)
+                places = torch.cat([indices, places], 1).gather(1, chosen)
+            values, indices = best, places
+        before += part.shape[0]
     if values is None or indices is None:
         raise ValueError("The memory is empty: annotate a frame before reading.")
     return Affinity(indices, torch.softmax(values, 1))
@@ -83,9 +115,24 @@ def full_affinity(query: Tensor, memory: Tensor, given: Tensor | None = None) ->
     return torch.softmax(scores, 1)
 
 
-def read(affinity: Affinity, values: Tensor) -> Tensor:
-    """Give the readout (M, CV): for each query the weighted sum of its rows of values (N, CV)."""
-    return F.embedding_bag(affinity.indices, values, per_sample_weights=affinity.weights, mode="sum")
+def read(affinity: Affinity, values: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor:
+    """Give the readout (M, CV): for each query the weighted sum of its rows of values.
+
+    ``values`` are the parts of memory, (size, CV) each, or None for a part that weighs nothing.
+    """
+    total: Tensor | None = None
+    before = 0
+    for part, size in zip(values, sizes, strict=True):
+        if part is not None:
+            places = affinity.indices - before
+            inside = (places >= 0) & (places < size)
+            weights = affinity.weights * inside
+            readout = F.embedding_bag(places.clamp(0, size - 1), part, per_sample_weights=weights, mode="sum")
+            total = readout if total is None else total.add_(readout)
+        before += size
+    if total is None:
+        raise ValueError("No part of the memory has values of this object.")
+    return total
 
 
 def count_usage(affinity: Affinity, rows: int) -> Tensor:

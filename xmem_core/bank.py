@@ -1,179 +1,173 @@
 """A bank of memory rows that know which frame they come from.
 
-Rows are appended, replaced and removed by *frame number*, never by position. A bank is one owner's state; the tensors
-it hands out are views or copies that are not written to afterwards.
+Rows are appended, replaced and removed by *frame number*, never by position. What a read needs of them (prepared features, values)
+lies ready in memory allocated ahead, so that reading copies nothing. What a bank hands out is valid until it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from xmem_core.affinity import memory_features
+from xmem_core.rows import Columns, Rows
 
 INITIAL_LIFE = 1e-7  # XMem's: a row never read has no usage, but the division is defined
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one frame, or of prototypes.
-
-    key (n, CK), shrinkage (n, 1), selection (n, CK); ``values`` maps an object id to (n, CV). An object that is missing in
-    ``values`` was *not given* at that frame: the rows do not exist for it. ``given`` maps an object id to a (n,) bool
-    tensor when only part of the rows exist for it (prototypes).
-    """
-
-    key: Tensor
-    shrinkage: Tensor
-    selection: Tensor
-    values: Mapping[int, Tensor]
-    given: Mapping[int, Tensor]
-
-    def to(self, device: torch.device) -> Rows:
-        """Give the same rows on another device."""
-        return Rows(
-            self.key.to(device),
-            self.shrinkage.to(device),
-            self.selection.to(device),
-            {object_id: value.to(device) for object_id, value in self.values.items()},
-            {object_id: given.to(device) for object_id, given in self.given.items()},
-        )
+class _Block:
+    frame: int
+    size: int
+    objects: frozenset[int]  # that have values here
+    partial: frozenset[int]  # of these, those that only some of the rows exist for
 
 
 class Bank:
     """Memory rows in the order they are to be read, tagged with frame number, usage and life."""
 
     def __init__(self) -> None:
-        self._frames: list[int] = []  # frame number of each block, in reading order
-        self._blocks: list[Rows] = []
-        self._use: list[Tensor] = []
-        self._life: list[Tensor] = []
-        self._features: Tensor | None = None
+        self._blocks: list[_Block] = []
+        self._rows = Columns()
+        self._complete: dict[int, bool] = {}  # whether every row exists for an object; known anew after each change
 
     @property
     def frames(self) -> tuple[int, ...]:
         """Frame numbers of the blocks, in reading order."""
-        return tuple(self._frames)
+        return tuple(block.frame for block in self._blocks)
 
     @property
-    def blocks(self) -> tuple[Rows, ...]:
-        """The blocks of rows, in reading order."""
-        return tuple(self._blocks)
+    def sizes(self) -> tuple[int, ...]:
+        """Number of rows of each block, in reading order."""
+        return tuple(block.size for block in self._blocks)
 
     @property
     def size(self) -> int:
         """Number of rows."""
-        return sum(block.key.shape[0] for block in self._blocks)
+        return self._rows.size
 
     @property
     def object_ids(self) -> tuple[int, ...]:
         """Every object that has rows here, sorted."""
-        return tuple(sorted({object_id for block in self._blocks for object_id in block.values}))
+        return tuple(sorted(frozenset().union(*(block.objects for block in self._blocks))))
+
+    @property
+    def blocks(self) -> tuple[Rows, ...]:
+        """The blocks of rows, in reading order."""
+        return tuple(self._fetch_rows(place) for place in range(len(self._blocks)))
+
+    def _start(self, place: int) -> int:
+        return sum(block.size for block in self._blocks[:place])
+
+    def _fetch_rows(self, place: int) -> Rows:
+        block, start = self._blocks[place], self._start(place)
+        inside = slice(start, start + block.size)
+        key, shrinkage, selection = (self._rows.view(name)[inside] for name in ("key", "shrinkage", "selection"))
+        values = {each: self._rows.view(_value(each))[inside] for each in sorted(block.objects)}
+        given = {each: self._rows.view(_given(each))[inside] for each in sorted(block.partial)}
+        return Rows(key, shrinkage, selection, values, given)
 
     def append(self, frame: int, rows: Rows) -> None:
         """Put a frame's rows last."""
-        self._insert(len(self._frames), frame, rows)
+        self._insert(len(self._blocks), frame, rows)
 
     def put(self, frame: int, rows: Rows) -> None:
         """Put a frame's rows in frame order, in place of what was there for that frame."""
         self.remove(frame)
-        place = sum(other < frame for other in self._frames)
-        self._insert(place, frame, rows)
+        self._insert(sum(other < frame for other in self.frames), frame, rows)
 
     def remove(self, frame: int) -> None:
         """Forget a frame's rows; nothing happens when it has none."""
-        if frame in self._frames:
-            self.remove_block(self._frames.index(frame))
+        if frame in self.frames:
+            self.remove_block(self.frames.index(frame))
 
+    @torch.inference_mode()
     def remove_block(self, place: int) -> None:
         """Forget the block at a place in reading order."""
-        for column in (self._frames, self._blocks, self._use, self._life):
-            del column[place]
-        self._features = None
+        start = self._start(place)
+        self._rows.remove(start, start + self._blocks[place].size)
+        del self._blocks[place]
+        self._complete.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         self.__init__()  # type: ignore[misc]
 
+    @torch.inference_mode()
     def _insert(self, place: int, frame: int, rows: Rows) -> None:
-        count = rows.key.shape[0]
-        self._frames.insert(place, frame)
-        self._blocks.insert(place, rows)
-        self._use.insert(place, torch.zeros(count, device=rows.key.device))
-        self._life.insert(place, torch.full((count,), INITIAL_LIFE, device=rows.key.device))
-        self._features = None
+        count, device = rows.key.shape[0], rows.key.device
+        new = {
+            "key": rows.key,
+            "shrinkage": rows.shrinkage,
+            "selection": rows.selection,
+            "features": memory_features(rows.key, rows.shrinkage),
+            "use": torch.zeros(count, device=device),
+            "life": torch.full((count,), INITIAL_LIFE, device=device),
+        }
+        everything = torch.ones(count, dtype=torch.bool, device=device)
+        for object_id, value in rows.values.items():
+            new[_value(object_id)] = value
+            new[_given(object_id)] = rows.given.get(object_id, everything)
+        self._rows.insert(self._start(place), count, new)
+        self._blocks.insert(place, _Block(frame, count, frozenset(rows.values), frozenset(rows.given)))
+        self._complete.clear()
 
     def features(self) -> Tensor:
-        """Give the prepared features (rows, 2*CK + 1) of all rows; kept until the bank changes."""
-        if self._features is None:
-            key = torch.cat([block.key for block in self._blocks])
-            shrinkage = torch.cat([block.shrinkage for block in self._blocks])
-            self._features = memory_features(key, shrinkage)
-        return self._features
+        """Give the prepared features (rows, 2*CK + 1) of all rows."""
+        return self._rows.view("features")
+
+    def is_complete(self, object_id: int) -> bool:
+        """Whether every row exists for this object."""
+        if object_id not in self._complete:
+            self._complete[object_id] = bool(self.given(object_id).all())
+        return self._complete[object_id]
 
     def given(self, object_id: int) -> Tensor:
         """Give (rows,) bool: which rows exist for this object."""
-        return torch.cat([_given(block, object_id) for block in self._blocks])
+        if _given(object_id) in self._rows:
+            return self._rows.view(_given(object_id))
+        return torch.zeros(self.size, dtype=torch.bool, device=self.features().device)
 
-    def values(self, object_ids: tuple[int, ...]) -> Tensor:
-        """Give (rows, objects*CV): the objects' values side by side, 0 where an object has no row."""
-        return torch.cat([_values(block, object_ids) for block in self._blocks])
+    def value(self, object_id: int) -> Tensor | None:
+        """Give an object's values (rows, CV), 0 where it has no row; None when it never had one."""
+        return self._rows.view(_value(object_id)) if _value(object_id) in self._rows else None
 
+    @torch.inference_mode()
     def record_usage(self, usage: Tensor) -> None:
         """Add the usage (rows,) of one read, and one frame of life, to every row."""
-        sizes = [block.key.shape[0] for block in self._blocks]
-        for place, part in enumerate(usage.split(sizes)):
-            self._use[place] = self._use[place] + part
-            self._life[place] = self._life[place] + 1
+        self._rows.view("use").add_(usage)
+        self._rows.view("life").add_(1)
 
     def usage(self) -> Tensor:
         """Give (rows,): use per frame of life."""
-        return torch.cat(self._use) / torch.cat(self._life)
+        use, life = self.counters()
+        return use / life
 
     def counters(self) -> tuple[Tensor, Tensor]:
         """Give use and life (rows,) each."""
-        return torch.cat(self._use), torch.cat(self._life)
+        return self._rows.view("use"), self._rows.view("life")
 
+    @torch.inference_mode()
     def restore_counters(self, use: Tensor, life: Tensor) -> None:
         """Set use and life (rows,) of every row, as `counters` gave them."""
-        sizes = [block.key.shape[0] for block in self._blocks]
-        self._use = list(use.split(sizes))
-        self._life = list(life.split(sizes))
+        self._rows.view("use").copy_(use)
+        self._rows.view("life").copy_(life)
 
+    @torch.inference_mode()
     def keep_rows(self, keep: Tensor) -> None:
         """Forget every row that is not in keep (rows,) bool; blocks left empty disappear."""
-        sizes = [block.key.shape[0] for block in self._blocks]
-        parts = keep.split(sizes)
-        kept = [place for place, part in enumerate(parts) if bool(part.any())]
-        self._frames = [self._frames[place] for place in kept]
-        self._use = [self._use[place][parts[place]] for place in kept]
-        self._life = [self._life[place][parts[place]] for place in kept]
-        self._blocks = [_select(self._blocks[place], parts[place]) for place in kept]
-        self._features = None
+        sizes = [int(part.sum()) for part in keep.split(self.sizes)]
+        self._rows.keep(keep)
+        pairs = zip(self._blocks, sizes, strict=True)
+        self._blocks = [replace(block, size=size) for block, size in pairs if size]
+        self._complete.clear()
 
 
-def _given(block: Rows, object_id: int) -> Tensor:
-    count, device = block.key.shape[0], block.key.device
-    if object_id not in block.values:
-        return torch.zeros(count, dtype=torch.bool, device=device)
-    if object_id in block.given:
-        return block.given[object_id]
-    return torch.ones(count, dtype=torch.bool, device=device)
+def _value(object_id: int) -> str:
+    return f"value.{object_id}"
 
 
-def _values(block: Rows, object_ids: tuple[int, ...]) -> Tensor:
-    one = next(iter(block.values.values()))
-    return torch.cat([block.values.get(object_id, torch.zeros_like(one)) for object_id in object_ids], 1)
-
-
-def _select(block: Rows, keep: Tensor) -> Rows:
-    return Rows(
-        block.key[keep],
-        block.shrinkage[keep],
-        block.selection[keep],
-        {object_id: value[keep] for object_id, value in block.values.items()},
-        {object_id: given[keep] for object_id, given in block.given.items()},
-    )
+def _given(object_id: int) -> str:
+    return f"given.{object_id}"

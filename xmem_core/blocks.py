@@ -154,19 +154,48 @@ class CBAM(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Image features and per-object features into one map per object."""
+    """Image features and per-object features into one map per object.
+
+    The first block's convolutions see both side by side, and ReLU works on each channel alone: so they are a part that the image
+    adds and one that the object adds, and the first is computed once for all objects and all rounds.
+    """
 
     def __init__(self, channels_image: int, channels_object: int, channels_out: int) -> None:
         super().__init__()
+        self.channels_image = channels_image
         self.block1 = ResidualBlock(channels_image + channels_object, channels_out)
         self.attention = CBAM(channels_out)
         self.block2 = ResidualBlock(channels_out, channels_out)
 
-    def forward(self, image: Tensor, per_object: Tensor) -> Tensor:
-        """Give (B*N, channels_out, h, w) for image (B*N, CI, h, w) and per_object (B*N, CO, h, w)."""
-        x = self.block1(torch.cat([image, per_object], 1))
+    def image_half(self, image: Tensor) -> Tensor:
+        """Give what image (B, CI, h, w) adds to block1's first convolution and to its skip, (B, 2*channels_out, h, w)."""
+        first, skip = self.block1.conv1, _skip(self.block1)
+        inside = slice(0, self.channels_image)
+        return torch.cat(
+            [
+                F.conv2d(F.relu(image), first.weight[:, inside], first.bias, padding=1),
+                F.conv2d(image, skip.weight[:, inside], skip.bias, padding=1),
+            ],
+            1,
+        )
+
+    def forward(self, image_half: Tensor, per_object: Tensor) -> Tensor:
+        """Give (B*N, channels_out, h, w) for image_half (B*N, 2*channels_out, h, w) and per_object (B*N, CO, h, w)."""
+        first, skip = self.block1.conv1, _skip(self.block1)
+        inside = slice(self.channels_image, None)
+        image_first, image_skip = image_half.chunk(2, 1)
+        y = image_first + F.conv2d(F.relu(per_object), first.weight[:, inside], padding=1)
+        x = self.block1.conv2(F.relu(y)) + (image_skip + F.conv2d(per_object, skip.weight[:, inside], padding=1))
         fused: Tensor = self.block2(x + self.attention(x))
         return fused
+
+
+def _skip(block: ResidualBlock) -> nn.Conv2d:
+    if block.downsample is None:
+        raise TypeError(
+            "A fusion's first block changes the number of channels, so that it has a convolution as its skip."
+        )
+    return block.downsample
 
 
 def gated_update(transform: nn.Conv2d, x: Tensor, hidden: Tensor) -> Tensor:
@@ -217,6 +246,6 @@ class UpsampleBlock(nn.Module):
         self.out_conv = ResidualBlock(channels_in, channels_out)
 
     def forward(self, skip: Tensor, x: Tensor, objects: int) -> Tensor:
-        """Give (B*N, channels_out, 2h, 2w) for skip (B, CS, 2h, 2w) and x (B*N, C, h, w)."""
-        upsampled: Tensor = self.out_conv(repeat_per_object(self.skip_conv(skip), objects) + double_size(x))
+        """Give (B*N, channels_out, 2h, 2w) for what ``skip_conv`` made of the image (B, C, 2h, 2w), and x (B*N, C, h, w)."""
+        upsampled: Tensor = self.out_conv(repeat_per_object(skip, objects) + double_size(x))
         return upsampled

@@ -23,7 +23,7 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
-from xmem_core.features import Decoded, FrameContext, KeyFeatures
+from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 from xmem_core.motion import CarriedMasks
 
 # kernel, stride, expansion, channels in, channels out, blocks (EfficientNet-Lite0, stages 1 to 6)
@@ -178,6 +178,8 @@ class LightAttention(nn.Module):
 class CompactValueEncoder(nn.Module):
     """Masks joined with the key encoder's maps at strides 4, 8 and 16, then the raw mask cells."""
 
+    MAPS = ("f16", "f8", "f4")
+
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
         learned = value_dim - PRIOR_CHANNELS
@@ -193,16 +195,20 @@ class CompactValueEncoder(nn.Module):
         self.fuse2 = LightResidualBlock(learned, learned)
         self.hidden_reinforce = LearnedReinforcer(learned, hidden_dim)
 
-    def forward(self, image: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+    def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
+        """Give what this part needs of images alone, by name: the maps themselves, for what is made of them is larger and cheap."""
+        return {"f16": features.f16, "f8": features.f8, "f4": features.f4}
+
+    def forward(self, image: Tensor, features: ImageFeatures, masks: Tensor) -> Tensor:
         """Give values (B, N, CV, h, w) for masks (B, N, H, W); the image is known through its features alone."""
         objects = masks.shape[1]
         others = sum_of_others(masks).clamp(0, 1)
         pair = fold_objects(torch.stack([masks, others], 2))  # (B*N, 2, H, W)
         cells = F.pixel_unshuffle(pair, CELL)  # (B*N, 32, H/4, W/4)
-        x = self.block4(self.join4(torch.cat([repeat_per_object(features.f4, objects), cells], 1)))
-        x = self.block8(self.down8(F.relu(x)) + repeat_per_object(self.skip8(features.f8), objects))
+        x = self.block4(self.join4(torch.cat([repeat_per_object(features.maps["f4"], objects), cells], 1)))
+        x = self.block8(self.down8(F.relu(x)) + repeat_per_object(self.skip8(features.maps["f8"]), objects))
         x = self.down16(F.relu(x))
-        x = self.fuse1(torch.cat([x, repeat_per_object(features.f16, objects)], 1))
+        x = self.fuse1(torch.cat([x, repeat_per_object(features.maps["f16"], objects)], 1))
         x = self.fuse2(x + self.attention(x))
         anchors = F.pixel_unshuffle(F.avg_pool2d(pair, CELL), CELL)  # (B*N, 32, h, w)
         return unfold_objects(torch.cat([x, anchors], 1), objects)
@@ -227,6 +233,8 @@ class CompactDecoder(nn.Module):
     added to the logits at full resolution, by how far the flow is believed.
     """
 
+    MAPS = ("f16", "f8", "f4")
+
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
         learned = value_dim - PRIOR_CHANNELS
@@ -246,17 +254,23 @@ class CompactDecoder(nn.Module):
         self.pred = nn.Conv2d(64, 1, 3, padding=1)
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
 
-    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
+    def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
+        """Give what this part needs of images alone, by name: the maps themselves, for what is made of them is larger and cheap."""
+        return {"f16": features.f16, "f8": features.f8, "f4": features.f4}
+
+    def forward(self, features: ImageFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
         """Give the decoded logits on the context's canvas, for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
         folded = fold_objects(readout)
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
-        joined = torch.cat([repeat_per_object(features.f16, objects), folded, fold_objects(hidden)], 1)
+        joined = torch.cat([repeat_per_object(features.maps["f16"], objects), folded, fold_objects(hidden)], 1)
         g16 = self.fuse1(joined)
         g16 = self.fuse2(g16 + self.attention(g16))
-        skip8 = repeat_per_object(self.skip8_image(features.f8), objects) + self.skip8_prior(F.avg_pool2d(prior, 2))
+        skip8 = repeat_per_object(self.skip8_image(features.maps["f8"]), objects) + self.skip8_prior(
+            F.avg_pool2d(prior, 2)
+        )
         g8 = self.block8(skip8 + double_size(self.up8(g16)))
-        skip4 = repeat_per_object(self.skip4_image(features.f4), objects) + self.skip4_prior(prior)
+        skip4 = repeat_per_object(self.skip4_image(features.maps["f4"]), objects) + self.skip4_prior(prior)
         g4 = self.block4(skip4 + double_size(self.up4(g8)))
         low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
         logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas

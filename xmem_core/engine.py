@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
 from xmem_core.carrier import Carrier
 from xmem_core.errors import CoreError
-from xmem_core.features import FrameContext, KeyFeatures
+from xmem_core.features import FrameContext, ImageFeatures
 from xmem_core.images import (
     Canvas,
     FineCanvas,
@@ -28,6 +28,7 @@ from xmem_core.images import (
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
 from xmem_core.motion import CarriedMasks, MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
+from xmem_core.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FrameFeatures:
     The image has the network's ``image_precision``.
     """
 
-    features: KeyFeatures
+    features: ImageFeatures
     image: Tensor
     canvas: Canvas
 
@@ -109,7 +110,7 @@ class Engine:
         else:
             seen = canvas.padding.pad(resize_area(image, canvas.working))
         with self.computing():
-            features = self.network.encode_key(seen)
+            features = self.network.prepare(self.network.encode_key(seen))
         kept = image.to(self.network.image_precision)
         return [
             FrameFeatures(_pick(features, place), _copy(kept[place : place + 1]), canvas)
@@ -368,7 +369,7 @@ class Propagation:
         return stacked.transpose(1, 2).unflatten(2, (height, width))[None].to(encoded.image.device)
 
 
-def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:
+def make_rows(features: ImageFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:
     """Give memory rows of one frame for value (N, CV, h, w), one row per position, float32."""
     return Rows(
         features.key[0].flatten(1).T.float(),
@@ -379,10 +380,11 @@ def make_rows(features: KeyFeatures, value: Tensor, object_ids: tuple[int, ...])
     )
 
 
-def _pick(features: KeyFeatures, place: int) -> KeyFeatures:
+def _pick(features: ImageFeatures, place: int) -> ImageFeatures:
     """Give the features of one image of a batch, as a batch of 1 of its own memory."""
-    picked = {name: _copy(value[place : place + 1]) for name, value in vars(features).items()}
-    return replace(features, **picked)
+    here = slice(place, place + 1)
+    key, shrinkage, selection = (_copy(part[here]) for part in (features.key, features.shrinkage, features.selection))
+    return ImageFeatures(key, shrinkage, selection, {name: _copy(part[here]) for name, part in features.maps.items()})
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: B images, N objects, h = H/16, w = W/16.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,10 +16,9 @@ from xmem_core.motion import CarriedMasks
 
 @dataclass(frozen=True)
 class KeyFeatures:
-    """Everything the network knows of images alone.
+    """What the key encoder says of images.
 
-    key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1; f16, f8, f4 are maps for the
-    decoder and the value encoder at strides 16, 8 and 4.
+    key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1; f16, f8, f4 are maps at strides 16, 8 and 4.
     """
 
     key: Tensor
@@ -27,6 +27,20 @@ class KeyFeatures:
     f16: Tensor
     f8: Tensor
     f4: Tensor
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """All that a propagation needs of images, and nothing that is computed of images alone left to do.
+
+    key, shrinkage and selection as in KeyFeatures; ``maps`` are what the network's decoder and value encoder make of the rest, by
+    names of their own, (B, C, ...) each.
+    """
+
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+    maps: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

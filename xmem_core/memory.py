@@ -13,15 +13,15 @@ from torch import Tensor
 
 from xmem_core.affinity import (
     BLOCK_VALUES,
-    Affinity,
     count_usage,
     full_affinity,
     query_features,
     read,
     top_k_affinity,
 )
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
 from xmem_core.errors import CoreError
+from xmem_core.rows import Rows
 
 # Without long-term memory nothing is ever consolidated; the paper's figure for a full working memory bounds it.
 WORKING_FRAMES_WITHOUT_LONG_TERM = 100
@@ -75,6 +75,9 @@ class Footprint:
     rows_device: torch.device | None = None
 
 
+Given = list["Tensor | None"]  # for each bank which of its rows exist, (rows,) bool; None: all of them
+
+
 class Memory:
     """Working and long-term memory of one propagation, read together with a permanent bank."""
 
@@ -102,47 +105,37 @@ class Memory:
         """
         height, width = key.shape[1:]
         banks = self._banks()
-        features = torch.cat([bank.features() for bank in banks])
-        query = query_features(_rows(key), _rows(selection)).to(features.device)
+        for object_id in object_ids:
+            if not any(object_id in bank.object_ids for bank in banks):
+                raise CoreError(f"Object {object_id} has no rows in memory. Annotate it on a frame first.")
+        query = query_features(_rows(key), _rows(selection)).to(banks[0].features().device)
         readouts: dict[int, Tensor] = {}
         usage: tuple[int, Tensor] | None = None
-        for given, group in self._groups(banks, object_ids):
-            values = torch.cat([bank.values(group) for bank in banks])
-            rows = int(given.sum())
-            mask = None if rows == features.shape[0] else given
-            readout, used = self._read_group(query, features, values, mask)
+        for given, group in _group_by_rows(banks, object_ids):
+            used = self._read_group(query, banks, given, group, readouts)
+            rows = sum(bank.size if part is None else int(part.sum()) for bank, part in zip(banks, given, strict=True))
             if usage is None or rows > usage[0]:
                 usage = (rows, used)
-            for object_id, part in zip(group, readout.chunk(len(group), 1), strict=True):
-                readouts[object_id] = part
         if usage is not None:
             self._record_usage(banks, usage[1])
         stacked = torch.stack([readouts[object_id] for object_id in object_ids])  # (N, h*w, CV)
         return stacked.transpose(1, 2).unflatten(2, (height, width)).to(key.device)  # (N, CV, h, w)
 
-    def _groups(self, banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple[Tensor, tuple[int, ...]]]:
-        groups: list[tuple[Tensor, list[int]]] = []
-        for object_id in object_ids:
-            given = torch.cat([bank.given(object_id) for bank in banks])
-            if not bool(given.any()):
-                raise CoreError(f"Object {object_id} has no rows in memory. Annotate it on a frame first.")
-            for known, members in groups:
-                if torch.equal(known, given):
-                    members.append(object_id)
-                    break
-            else:
-                groups.append((given, [object_id]))
-        return [(given, tuple(members)) for given, members in groups]
-
     def _read_group(
-        self, query: Tensor, features: Tensor, values: Tensor, given: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Give the readout (M, objects*CV) and the usage (rows,) of one group."""
+        self, query: Tensor, banks: list[Bank], given: Given, group: tuple[int, ...], readouts: dict[int, Tensor]
+    ) -> Tensor:
+        """Fill in the readouts (M, CV) of objects that have the same rows; give the usage (rows,)."""
         if self.policy.top_k == 0:
-            dense = full_affinity(query, features, given)
-            return dense @ values, dense.sum(0)
-        affinity: Affinity = top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
-        return read(affinity, values), count_usage(affinity, features.shape[0])
+            dense = _read_densely(query, banks, given)
+            for object_id in group:
+                readouts[object_id] = dense @ _join_values(banks, object_id)
+            return dense.sum(0)
+        features = [bank.features() for bank in banks]
+        affinity = top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
+        sizes = [bank.size for bank in banks]
+        for object_id in group:
+            readouts[object_id] = read(affinity, [bank.value(object_id) for bank in banks], sizes)
+        return count_usage(affinity, sum(sizes))
 
     def _record_usage(self, banks: list[Bank], usage: Tensor) -> None:
         for bank, part in zip(banks, usage.split([bank.size for bank in banks]), strict=True):
@@ -182,8 +175,7 @@ class Memory:
         candidates = Bank()
         for frame, block in zip(self.working.frames[first:last], self.working.blocks[first:last], strict=True):
             candidates.append(frame, block)
-        sizes = [block.key.shape[0] for block in self.working.blocks]
-        usage = torch.cat(self.working.usage().split(sizes)[first:last])
+        usage = torch.cat(self.working.usage().split(self.working.sizes)[first:last])
         self.long_term.append(candidates.frames[0], make_prototypes(candidates, usage, self.policy.prototypes))
         for _ in range(first, last):
             self.working.remove_block(first)
@@ -206,9 +198,49 @@ def make_prototypes(candidates: Bank, usage: Tensor, count: int) -> Rows:
         exists = candidates.given(object_id)
         weights = affinity if bool(exists.all()) else full_affinity(query, candidates.features(), exists)
         # A prototype exists for an object where the candidate it was made from does.
-        values[object_id] = (weights @ candidates.values((object_id,))) * exists[chosen, None]
+        values[object_id] = (weights @ _join_values([candidates], object_id)) * exists[chosen, None]
         given[object_id] = exists[chosen]
     return Rows(key[chosen], affinity @ shrinkage, selection[chosen], values, given)
+
+
+def _group_by_rows(banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple[Given, tuple[int, ...]]]:
+    """Give the objects in groups that have the same rows, each with which rows those are."""
+    complete = tuple(each for each in object_ids if all(bank.is_complete(each) for bank in banks))
+    groups: list[tuple[Tensor, list[int]]] = []
+    for object_id in object_ids:
+        if object_id in complete:
+            continue
+        given = torch.cat([bank.given(object_id) for bank in banks])
+        for known, members in groups:
+            if torch.equal(known, given):
+                members.append(object_id)
+                break
+        else:
+            groups.append((given, [object_id]))
+    sizes = [bank.size for bank in banks]
+    partial = [(list(given.split(sizes)), tuple(members)) for given, members in groups]
+    everything: list[tuple[Given, tuple[int, ...]]] = [([None] * len(banks), complete)] if complete else []
+    return everything + [([*parts], members) for parts, members in partial]
+
+
+def _read_densely(query: Tensor, banks: list[Bank], given: Given) -> Tensor:
+    """Give the affinity (M, rows) of a softmax over all rows of all banks."""
+    parts = zip(banks, given, strict=True)
+    exists = [
+        torch.ones(bank.size, dtype=torch.bool, device=query.device) if part is None else part for bank, part in parts
+    ]
+    return full_affinity(query, torch.cat([bank.features() for bank in banks]), torch.cat(exists))
+
+
+def _join_values(banks: list[Bank], object_id: int) -> Tensor:
+    """Give an object's values (rows, CV) through all banks, 0 where it has none."""
+    known = [bank.value(object_id) for bank in banks]
+    width = next(value.shape[1] for value in known if value is not None)
+    device = banks[0].features().device
+    parts = zip(banks, known, strict=True)
+    return torch.cat(
+        [torch.zeros(bank.size, width, device=device) if value is None else value for bank, value in parts]
+    )
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from xmem_core.blocks import (
 )
 from xmem_core.compact import CompactDecoder, CompactKeyEncoder, CompactKeyProjection, CompactValueEncoder
 from xmem_core.errors import CoreError
-from xmem_core.features import Decoded, FrameContext, KeyFeatures
+from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 
 STRIDE = 16  # of keys and values against the image
 
@@ -105,6 +105,8 @@ class KeyProjection(nn.Module):
 class ValueEncoder(nn.Module):
     """ResNet-18 over image, mask and other masks, fused with f16."""
 
+    MAPS = ("value_fuser",)
+
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
@@ -115,19 +117,25 @@ class ValueEncoder(nn.Module):
         self.fuser = FeatureFusion(1024, 256, value_dim)
         self.hidden_reinforce = HiddenReinforcer(value_dim, hidden_dim)
 
-    def forward(self, image: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+    def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
+        """Give what this part needs of images alone, by name."""
+        return {"value_fuser": self.fuser.image_half(features.f16)}
+
+    def forward(self, image: Tensor, features: ImageFeatures, masks: Tensor) -> Tensor:
         """Give values (B, N, CV, h, w) for image (B, 3, H, W) and masks (B, N, H, W)."""
         objects = masks.shape[1]
         mask_pair = torch.stack([masks, sum_of_others(masks)], 2)  # (B, N, 2, H, W)
         x = torch.cat([repeat_per_object(image, objects), fold_objects(mask_pair)], 1)  # (B*N, 5, H, W)
         x = F.relu(F.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1))
         x = self.layer3(self.layer2(self.layer1(x)))
-        value = self.fuser(repeat_per_object(features.f16, objects), x)
+        value = self.fuser(repeat_per_object(features.maps["value_fuser"], objects), x)
         return unfold_objects(value, objects)
 
 
 class Decoder(nn.Module):
     """Readout and sensory memory to logits."""
+
+    MAPS = ("decoder_fuser", "skip8", "skip4")
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -137,13 +145,21 @@ class Decoder(nn.Module):
         self.up_8_4 = UpsampleBlock(256, 256, 256)
         self.pred = nn.Conv2d(256, 1, 3, padding=1)
 
-    def forward(self, features: KeyFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
+    def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
+        """Give what this part needs of images alone, by name."""
+        return {
+            "decoder_fuser": self.fuser.image_half(features.f16),
+            "skip8": self.up_16_8.skip_conv(features.f8),
+            "skip4": self.up_8_4.skip_conv(features.f4),
+        }
+
+    def forward(self, features: ImageFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
         """Give the decoded logits for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
         per_object = fold_objects(torch.cat([readout, hidden], 2))
-        g16 = self.fuser(repeat_per_object(features.f16, objects), per_object)
-        g8 = self.up_16_8(features.f8, g16, objects)
-        g4 = self.up_8_4(features.f4, g8, objects)
+        g16 = self.fuser(repeat_per_object(features.maps["decoder_fuser"], objects), per_object)
+        g8 = self.up_16_8(features.maps["skip8"], g16, objects)
+        g4 = self.up_8_4(features.maps["skip4"], g8, objects)
         low = self.pred(F.relu(g4))
         logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
         return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
@@ -183,7 +199,17 @@ class XMem(nn.Module):
         key, shrinkage, selection = self.key_proj(deepest)
         return KeyFeatures(key, shrinkage, selection, f16, f8, f4)
 
-    def encode_value(self, images: Tensor, features: KeyFeatures, masks: Tensor) -> Tensor:
+    @property
+    def map_names(self) -> frozenset[str]:
+        """The names of the maps that `prepare` gives."""
+        return frozenset({*self.decoder.MAPS, *self.value_encoder.MAPS})
+
+    def prepare(self, features: KeyFeatures) -> ImageFeatures:
+        """Give the features with everything done that depends on images alone."""
+        maps = {**self.decoder.prepare(features), **self.value_encoder.prepare(features)}
+        return ImageFeatures(features.key, features.shrinkage, features.selection, maps)
+
+    def encode_value(self, images: Tensor, features: ImageFeatures, masks: Tensor) -> Tensor:
         """Give values (B, N, CV, h, w) for images (B, 3, H, W) and masks (B, N, H, W)."""
         value: Tensor = self.value_encoder(images, features, masks)
         return value
@@ -194,7 +220,7 @@ class XMem(nn.Module):
         return unfold_objects(new, hidden.shape[1])
 
     def decode(
-        self, features: KeyFeatures, readout: Tensor, hidden: Tensor, context: FrameContext | None = None
+        self, features: ImageFeatures, readout: Tensor, hidden: Tensor, context: FrameContext | None = None
     ) -> Decoded:
         """Give logits (B, N, H, W) for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w).
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
 from xmem_core.engine import Propagation
 from xmem_core.errors import CoreError
+from xmem_core.rows import Rows
 
 FORMAT = 2
 

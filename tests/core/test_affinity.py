@@ -7,6 +7,7 @@ import torch
 
 from xmem_core.affinity import (
     count_usage,
+    find_best,
     full_affinity,
     memory_features,
     query_features,
@@ -34,10 +35,10 @@ def test_when_two_rows_are_compared_then_similarity_is_the_hand_computed_one():
 
 def test_when_two_of_three_rows_are_read_then_weights_and_readout_are_the_hand_computed_ones():
     query, memory = torch.tensor([[1.0]]), torch.tensor([[math.log(3.0)], [-5.0], [0.0]])
-    found = top_k_affinity(query, memory, 2)
+    found = top_k_affinity(query, [memory], 2)
     assert found.indices.tolist() == [[0, 2]]
     assert found.weights[0].tolist() == pytest.approx([0.75, 0.25])
-    assert read(found, torch.tensor([[4.0], [100.0], [8.0]])).item() == pytest.approx(5.0)
+    assert read(found, [torch.tensor([[4.0], [100.0], [8.0]])], [3]).item() == pytest.approx(5.0)
     assert count_usage(found, 3).tolist() == pytest.approx([0.75, 0.0, 0.25])
 
 
@@ -45,7 +46,7 @@ def test_when_two_of_three_rows_are_read_then_weights_and_readout_are_the_hand_c
 def test_when_everything_is_dissimilar_then_weights_are_finite_and_sum_to_one(scale):
     for seed in SEEDS:
         query, memory = random_problem(seed)
-        found = top_k_affinity(query * scale, memory, 30)
+        found = top_k_affinity(query * scale, [memory], 30)
         assert torch.isfinite(found.weights).all()
         assert torch.allclose(found.weights.sum(1), torch.ones(query.shape[0]))
 
@@ -53,8 +54,8 @@ def test_when_everything_is_dissimilar_then_weights_are_finite_and_sum_to_one(sc
 def test_when_memory_is_read_in_blocks_then_the_result_is_the_same():
     for seed in SEEDS:
         query, memory = random_problem(seed)
-        whole = top_k_affinity(query, memory, 7)
-        parts = top_k_affinity(query, memory, 7, block_values=9 * 8)  # blocks of 8 rows
+        whole = top_k_affinity(query, [memory], 7)
+        parts = top_k_affinity(query, [memory], 7, block_values=9 * 8)  # blocks of 8 rows
         assert torch.equal(whole.indices, parts.indices)
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
 
@@ -64,8 +65,10 @@ def test_when_rows_are_not_given_then_reading_equals_a_memory_without_them():
         query, memory = random_problem(seed)
         values = torch.randn(memory.shape[0], 3)
         given = torch.rand(memory.shape[0]) > 0.5
-        masked = read(top_k_affinity(query, memory, 5, given), values)
-        assert torch.allclose(masked, read(top_k_affinity(query, memory[given], 5), values[given]), atol=1e-6)
+        masked = read(top_k_affinity(query, [memory], 5, [given]), [values], [70])
+        assert torch.allclose(
+            masked, read(top_k_affinity(query, [memory[given]], 5), [values[given]], [int(given.sum())]), atol=1e-6
+        )
         dense = full_affinity(query, memory, given)
         assert dense[:, ~given].abs().max() == 0
         assert torch.allclose(dense[:, given], full_affinity(query, memory[given]), atol=1e-6)
@@ -73,11 +76,34 @@ def test_when_rows_are_not_given_then_reading_equals_a_memory_without_them():
 
 def test_when_fewer_rows_than_k_exist_then_all_are_read():
     query, memory = random_problem(0, rows=4)
-    found = top_k_affinity(query, memory, 30)
+    found = top_k_affinity(query, [memory], 30)
     assert found.indices.shape == (9, 4)
     assert torch.allclose(found.weights.sum(1), torch.ones(9))
 
 
 def test_when_memory_is_empty_then_it_says_what_to_do():
     with pytest.raises(ValueError, match="annotate a frame"):
-        top_k_affinity(torch.zeros(1, 5), torch.zeros(0, 5), 3)
+        top_k_affinity(torch.zeros(1, 5), [torch.zeros(0, 5)], 3)
+
+
+def test_when_many_rows_are_searched_in_groups_then_the_best_are_those_of_a_full_sort():
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        scores = torch.randn(5, 30 * 16 * 5 + seed)
+        scores[:, seed % 7 :: 3] = -torch.inf
+        expected = scores.sort(1, descending=True)
+        values, places = find_best(scores, 30)
+        assert torch.equal(values, expected.values[:, :30])
+        assert torch.equal(scores.gather(1, places), values)
+        assert all(len(set(row)) == 30 for row in places.tolist())
+
+
+def test_when_memory_comes_in_parts_then_reading_equals_reading_it_whole():
+    for seed in SEEDS:
+        query, memory = random_problem(seed)
+        values = torch.randn(memory.shape[0], 3)
+        whole = top_k_affinity(query, [memory], 7)
+        parts = top_k_affinity(query, memory.split([20, 45, 5]), 7)
+        assert torch.equal(whole.indices, parts.indices)
+        one = read(whole, [values], [70])
+        assert torch.allclose(one, read(parts, values.split([20, 45, 5]), [20, 45, 5]), atol=1e-6)

@@ -2,7 +2,8 @@
 
 import torch
 
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
+from xmem_core.rows import Rows
 
 
 def rows(number, count=2, objects=(1,)):
@@ -11,7 +12,7 @@ def rows(number, count=2, objects=(1,)):
 
 
 def frames_in_values(bank, object_id=1):
-    return (bank.values((object_id,))[:, 0] - object_id).tolist()
+    return (bank.value(object_id)[:, 0] - object_id).tolist()
 
 
 def test_when_frames_are_put_in_any_order_then_rows_are_in_frame_order():
@@ -48,7 +49,7 @@ def test_when_an_object_is_not_given_at_a_frame_then_it_has_no_rows_there():
     bank.put(2, rows(2, objects=(1, 7)))
     assert bank.object_ids == (1, 7)
     assert bank.given(7).tolist() == [False, False, True, True]
-    assert bank.values((1, 7))[:, 3].tolist() == [0, 0, 9, 9]
+    assert bank.value(7)[:, 0].tolist() == [0, 0, 9, 9]
 
 
 def test_when_rows_are_dropped_then_usage_and_objects_follow():

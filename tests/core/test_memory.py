@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
 from xmem_core.errors import CoreError
 from xmem_core.memory import Memory, MemoryPolicy, make_prototypes
+from xmem_core.rows import Rows
 
 POLICY = MemoryPolicy(mem_every=1, top_k=2, max_working_frames=3, min_working_frames=1, prototypes=2, max_long_term=5)
 

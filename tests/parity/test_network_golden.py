@@ -21,11 +21,12 @@ from xmem_core.affinity import (
     similarity,
     top_k_affinity,
 )
-from xmem_core.bank import Bank, Rows
+from xmem_core.bank import Bank
 from xmem_core.features import KeyFeatures
 from xmem_core.images import normalise, padding_for
 from xmem_core.memory import make_prototypes
 from xmem_core.network import NetworkConfig, aggregate
+from xmem_core.rows import Rows
 
 
 def rows(maps):
@@ -65,7 +66,7 @@ def test_when_several_pictures_are_encoded_together_then_each_matches(network, p
 @pytest.mark.parametrize("objects", [1, 3])
 @torch.inference_mode()
 def test_when_values_are_encoded_then_values_and_sensory_memory_match(network, pieces, objects):
-    value = network.encode_value(pieces["ek_image"], features_of(pieces), pieces[f"ev_masks{objects}"])
+    value = network.encode_value(pieces["ek_image"], network.prepare(features_of(pieces)), pieces[f"ev_masks{objects}"])
     assert_near(value, pieces[f"ev_value{objects}"], FEATURES)
     hidden = network.reinforce_hidden(value, pieces[f"ev_hidden_in{objects}"])
     assert_near(hidden, pieces[f"ev_hidden_deep{objects}"], FEATURES)
@@ -77,7 +78,7 @@ def test_when_a_readout_is_decoded_then_logits_sensory_memory_and_probabilities_
     network, pieces, objects, tolerance
 ):
     hidden = pieces[f"ev_hidden_in{objects}"]
-    decoded = network.decode(features_of(pieces), pieces[f"sg_readout{objects}"], hidden)
+    decoded = network.decode(network.prepare(features_of(pieces)), pieces[f"sg_readout{objects}"], hidden)
     assert_near(decoded.logits, pieces[f"sg_raw_logits{objects}"], FEATURES)
     assert_near(network.update_hidden(decoded, hidden), pieces[f"sg_hidden{objects}"], FEATURES)
     assert_near(aggregate(torch.sigmoid(decoded.logits), 1), pieces[f"sg_prob{objects}"], tolerance)
@@ -114,11 +115,11 @@ def test_when_memory_is_read_then_affinity_usage_and_readout_match(pieces):
     memory = memory_features(rows(pieces["mm_mk"]), rows(pieces["mm_ms"]))
     query = query_features(rows(pieces["mm_qk"]), rows(pieces["mm_qe"]))
     values = rows(pieces["mm_mv"])
-    sparse = top_k_affinity(query, memory, 30)
+    sparse = top_k_affinity(query, [memory], 30)
     dense = torch.zeros(query.shape[0], memory.shape[0]).scatter_(1, sparse.indices, sparse.weights)
     assert_near(dense, pieces["mm_affinity_top30"][0].T, AFFINITY)
     assert_near(count_usage(sparse, memory.shape[0]), pieces["mm_usage_top30"][0], AFFINITY)
-    assert_near(read(sparse, values), rows(pieces["mm_readout_top30"]), AFFINITY)
+    assert_near(read(sparse, [values], [values.shape[0]]), rows(pieces["mm_readout_top30"]), AFFINITY)
     full = full_affinity(query, memory)
     assert_near(full, pieces["mm_affinity_full"][0].T, AFFINITY)
     assert_near(full.sum(0), pieces["mm_usage_full"][0], AFFINITY)

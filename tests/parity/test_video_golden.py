@@ -113,7 +113,7 @@ def check_final_state(propagation, arrays):
         for object_id in long_term.object_ids:
             name = f"long_value_g{object_id - 1}_obj0"
             if name in arrays:
-                assert_near(long_term.values((object_id,)), torch.from_numpy(arrays[name].T.copy()), FEATURES)
+                assert_near(long_term.value(object_id), torch.from_numpy(arrays[name].T.copy()), FEATURES)
 
 
 def test_when_a_clip_needs_padding_then_probabilities_come_back_unpadded(network, clips):

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xmem_core.engine import Engine, FrameFeatures
-from xmem_core.features import KeyFeatures
+from xmem_core.features import ImageFeatures
 from xmem_core.keyframes import FrameKeys
 from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_protocol import InputError
@@ -33,7 +33,8 @@ from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
 from xmem_server.worker.optical_flow import measure_motion
 
-FIELDS = tuple(field.name for field in fields(KeyFeatures))
+FIELDS = ("key", "shrinkage", "selection")
+IMAGE = "image"
 MOTION_FIELDS = tuple(field.name for field in fields(PairMotion))
 MOTIONS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
 FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
@@ -166,9 +167,9 @@ class FeatureCache:
     def _store(self, frame: int, features: FrameFeatures) -> None:
         """Write a frame to the disk tier. A full disk only means that it is encoded again."""
         path = self._path(frame)
-        tensors = {name: getattr(features.features, name).cpu().contiguous() for name in FIELDS}
-        tensors["image"] = features.image.cpu().contiguous()
-        self._write(path, tensors)
+        tensors = {name: getattr(features.features, name) for name in FIELDS} | dict(features.features.maps)
+        tensors[IMAGE] = features.image
+        self._write(path, {name: value.cpu().contiguous() for name, value in tensors.items()})
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
@@ -195,13 +196,12 @@ class FeatureCache:
             os.utime(path)
         except (SafetensorError, OSError):
             return None
-        if not {*FIELDS, "image"} <= tensors.keys():
+        image = tensors.pop(IMAGE, None)
+        if image is None or tensors.keys() != {*FIELDS, *self._engine.network.map_names}:
             return None
-        return self._assemble(tensors)
-
-    def _assemble(self, tensors: Mapping[str, Tensor]) -> FrameFeatures:
-        features = KeyFeatures(**{name: tensors[name] for name in FIELDS})
-        return FrameFeatures(features, tensors["image"], self._engine.canvas_for(*self._encoding.shape))
+        key, shrinkage, selection = (tensors.pop(name) for name in FIELDS)
+        features = ImageFeatures(key, shrinkage, selection, tensors)
+        return FrameFeatures(features, image, self._engine.canvas_for(*self._encoding.shape))
 
     def fetch_motion(self, earlier: int, later: int) -> PairMotion | None:
         """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
@@ -252,5 +252,5 @@ class FeatureCache:
 
 
 def _bytes_of(features: FrameFeatures) -> int:
-    maps = sum(getattr(features.features, name).nbytes for name in FIELDS)
-    return maps + features.image.nbytes
+    kept = features.features
+    return sum(part.nbytes for part in (kept.key, kept.shrinkage, kept.selection, features.image, *kept.maps.values()))
