@@ -46,15 +46,18 @@ def test_when_the_full_network_runs_with_full_memory_then_a_frame_costs_the_refe
     assert encoding + reading + decoding + writing / 10 == pytest.approx(372, rel=0.05)
 
 
-@pytest.mark.parametrize(("config", "objects"), [(NetworkConfig(), 1), (NetworkConfig(), 3), (COMPACT, 2)])
-def test_when_a_shot_is_propagated_then_plain_and_the_engine_give_the_same_mattes(config, objects):
+# All rows for the compact network: untaught, it sees noise with ties for the last of 30 places, which rounding decides.
+@pytest.mark.parametrize(
+    ("config", "objects", "top_k"), [(NetworkConfig(), 1, 30), (NetworkConfig(), 3, 30), (COMPACT, 2, 500)]
+)
+def test_when_a_shot_is_propagated_then_plain_and_the_engine_give_the_same_mattes(config, objects, top_k):
     torch.manual_seed(3)
     network = build_network(config)
     images = torch.rand(7, 3, 64, 96)
     masks = torch.zeros(objects, 64, 96)
     for place in range(objects):
         masks[place, 8:40, 30 * place : 30 * place + 24] = 1
-    policy = MemoryPolicy(mem_every=2, max_working_frames=3, min_working_frames=1, prototypes=16)
+    policy = MemoryPolicy(mem_every=2, top_k=top_k, max_working_frames=3, min_working_frames=1, prototypes=16)
     engine = Engine(network, policy, working_size=0)
     encoded = engine.encode(images)
     keys = {0: masks, 5: masks.roll(7, 2)}
@@ -66,7 +69,7 @@ def test_when_a_shot_is_propagated_then_plain_and_the_engine_give_the_same_matte
     run = PlainRun(network, policy, engine.canvas_for(64, 96), lambda frame: images[frame], no_motion)
     run.run(range(7), keys, found.__setitem__)
     for frame in range(7):
-        assert (found[frame] - expected[frame]).abs().max() < 2e-3, frame
+        assert (found[frame] - expected[frame]).abs().max() < 1e-4, frame
 
 
 def test_when_frames_are_suggested_then_plain_and_the_product_choose_the_same():

@@ -86,7 +86,7 @@ def fail_at(monkeypatch, owner, name, calls):
         (Memory, "read", {1}),
         (Memory, "read", {6, 8}),
         (Memory, "_read_group", {3}),
-        (Bank, "values", {5}),
+        (Bank, "value", {5}),
         (Engine, "annotate", {1, 2, 3}),
     ],
 )
