@@ -28,21 +28,26 @@ from xmem_server.commands.private_server import PrivateServer, PrivateServerSett
 MEBIBYTE = 1024 * 1024
 
 
-def save_shot(folder: Path, frames: int, width: int, height: int) -> tuple[dict[int, Path], dict[int, Path]]:
-    """Write plates and index masks of a drifting textured square; give their paths by frame number."""
+def save_shot(
+    folder: Path, frames: int, width: int, height: int, objects: int = 1
+) -> tuple[dict[int, Path], dict[int, Path]]:
+    """Write plates and index masks (ids from 1) of drifting textured squares; give their paths by frame number."""
     folder.mkdir(parents=True, exist_ok=True)
     source = np.random.default_rng(1)
     noise = source.random((height // 8, (width + frames) // 8 + 2, 3), np.float32)
     wall = cv2.resize(noise, (width + frames + 16, height), interpolation=cv2.INTER_CUBIC) * 140 + 40
-    patch = cv2.resize(source.random((8, 8, 3), np.float32), (160, 160), interpolation=cv2.INTER_CUBIC) * 200 + 30
+    side = height // 3
+    coarse = [source.random((8, 8, 3), np.float32) for _ in range(objects)]
+    patches = [cv2.resize(patch, (side, side), interpolation=cv2.INTER_CUBIC) * 200 + 30 for patch in coarse]
     plates, masks = {}, {}
     for index in range(frames):
         picture = wall[:, index : index + width].copy()
-        left = int((width - 160) * (0.5 + 0.45 * np.sin(index / 40)))
-        top = int((height - 160) * (0.5 + 0.4 * np.cos(index / 60)))
-        picture[top : top + 160, left : left + 160] = patch
         mask = np.zeros((height, width), np.uint8)
-        mask[top : top + 160, left : left + 160] = 1
+        for place, patch in enumerate(patches):
+            left = int((width - side) * (0.5 + 0.45 * np.sin(index / 40 + 2 * place)))
+            top = int((height - side) * (0.5 + 0.4 * np.cos(index / 60 + 2 * place)))
+            picture[top : top + side, left : left + side] = patch
+            mask[top : top + side, left : left + side] = place + 1
         frame = 1001 + index
         plates[frame], masks[frame] = folder / f"plate.{frame}.jpg", folder / f"mask.{frame}.png"
         cv2.imwrite(str(plates[frame]), np.clip(picture, 0, 255).astype(np.uint8))

@@ -127,11 +127,15 @@ class Engine:
         return FineCanvas((height, width), working, padding_for(*working))
 
     @torch.inference_mode()
-    def annotate(self, frame: int, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> None:
+    def annotate(
+        self, frame: int, encoded: FrameFeatures, masks: Mapping[int, Tensor], value: Tensor | None = None
+    ) -> Tensor | None:
         """Take what the artist says at a frame, in place of anything said there before.
 
         ``masks`` maps object ids to (H, W) float32 0..1 at the encoded size; all zero means absent, missing means not
-        given. Raises CoreError for no masks, a wrong size or a mask that is not finite.
+        given. Gives the value (N, CV, h, w) that went into permanent memory, objects sorted, to be passed as ``value`` when the
+        same is said again: it is not encoded then. None when nothing went there. Raises CoreError for no masks, a wrong
+        size or a mask that is not finite.
         """
         if not masks:
             raise CoreError(f"The annotation at frame {frame} names no object. Give at least one mask.")
@@ -147,22 +151,19 @@ class Engine:
                 raise CoreError(f"The mask of object {object_id} at frame {frame} has NaN or infinite pixels.")
             padded[object_id] = encoded.canvas.lay(mask.float())
         self._annotations[frame] = padded
-        if self.policy.permanent == PERMANENT_EVERY:
-            self.permanent.put(frame, self._encode_annotation(encoded, padded))
-        elif self.policy.permanent == PERMANENT_FIRST:
-            self._keep_first(frame, encoded)
-
-    def _keep_first(self, frame: int, encoded: FrameFeatures) -> None:
-        if frame == self.annotated_frames[0]:
+        is_first = self.policy.permanent == PERMANENT_FIRST and frame == self.annotated_frames[0]
+        if self.policy.permanent != PERMANENT_EVERY and not is_first:
+            return None
+        if is_first:
             self.permanent.clear()
-            self.permanent.put(frame, self._encode_annotation(encoded, self._annotations[frame]))
+        found = self._encode_annotation(encoded, padded) if value is None else value
+        self.permanent.put(frame, self.place_rows(make_rows(encoded.features, found, tuple(padded))))
+        return found
 
-    def _encode_annotation(self, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> Rows:
-        object_ids = tuple(masks)
-        soft = aggregate(torch.stack([masks[object_id] for object_id in object_ids]), 0)[1:]
+    def _encode_annotation(self, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> Tensor:
+        soft = aggregate(torch.stack(list(masks.values())), 0)[1:]
         with self.computing():
-            value = self.encode_value(encoded, soft)[0]
-        return self.place_rows(make_rows(encoded.features, value, object_ids))
+            return _copy(self.encode_value(encoded, soft)[0])
 
     @property
     def rows_device(self) -> torch.device:

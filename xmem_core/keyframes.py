@@ -10,14 +10,16 @@ That rule can never pick a frame whose mask is too small to compare, so lost obj
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.errors import CoreError
 
 PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
@@ -96,8 +98,11 @@ def suggest_keyframes(
     """Give at most ``rule.count`` frames to annotate, best first; fewer, or none, when nothing different is left.
 
     ``keys`` and ``masks`` are by frame number; ``annotated`` frames must be in both. Keys may be fetched lazily. Never an annotated
-    frame, one whose mask is too small, one equal to a chosen frame, or the same twice. Costs one comparison of every frame
-    per annotated and per suggested frame (a running minimum), not one per pair and round.
+    frame, one whose mask is too small, one equal to a chosen frame, or the same twice.
+
+    Exact, and lazy: what is known of a frame bounds its smallest dissimilarity from above, so only the frame with the largest
+    bound is compared further, with the chosen frame nearest in time first; one that has been compared with all of them and is
+    still on top has the largest of all.
     """
     if not annotated:
         raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
@@ -105,33 +110,28 @@ def suggest_keyframes(
     missing = [frame for frame in annotated if frame not in frames]
     if missing:
         raise CoreError(f"The annotated frame {missing[0]} has no keys or no mask. Propagate it first.")
-    chosen = set(annotated)
-    eligible = [f for f in frames if f in chosen or masks[f].area >= rule.min_area]
-    nearest = {frame: (math.inf, frame) for frame in eligible if frame not in chosen}
-
-    def compose(frame: int) -> Composite:
-        return make_composite(keys[frame], masks[frame], rule.alpha)
-
-    for reference in annotated:
-        _lower(nearest, reference, compose)
+    chosen = {frame: make_composite(keys[frame], masks[frame], rule.alpha) for frame in annotated}
+    compared: dict[int, set[int]] = {f: set() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
+    nearest: dict[int, int] = {}
+    bounds = [(-math.inf, frame) for frame in sorted(compared)]  # a heap: largest bound first, the earliest of equals
     picked: list[Candidate] = []
-    while nearest and len(picked) < rule.count:
-        frame = max(nearest, key=lambda f: (nearest[f][0], -f))  # the earliest of equals
-        score, reference = nearest.pop(frame)
-        if score <= 0:
-            break
-        picked.append(Candidate(frame, score, reference))
-        _lower(nearest, frame, compose)
+    while bounds and len(picked) < rule.count:
+        negative, frame = heapq.heappop(bounds)
+        pending = chosen.keys() - compared[frame]
+        composite = make_composite(keys[frame], masks[frame], rule.alpha)
+        if not pending or negative == 0:
+            if negative == 0:
+                break
+            picked.append(Candidate(frame, -negative, nearest[frame]))
+            chosen[frame] = composite
+            continue
+        reference = min(pending, key=lambda other: (abs(other - frame), other))
+        compared[frame].add(reference)
+        score = dissimilarity(chosen[reference], composite)
+        if -score > negative:
+            negative, nearest[frame] = -score, reference
+        heapq.heappush(bounds, (negative, frame))
     return picked
-
-
-def _lower(nearest: dict[int, tuple[float, int]], reference: int, compose: Callable[[int], Composite]) -> None:
-    """Lower each frame's smallest dissimilarity by one more reference; two frames' features are held at a time."""
-    seen_from = compose(reference)
-    for frame, (score, _) in nearest.items():
-        candidate = dissimilarity(seen_from, compose(frame))
-        if candidate < score:
-            nearest[frame] = (candidate, reference)
 
 
 def measure_area(mask: Tensor, present_above: float = PRESENT_ABOVE) -> float:
@@ -162,10 +162,17 @@ def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
 
 
 def dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame."""
-    forward = reference.as_memory @ candidate.as_query.T  # (i of reference, j of candidate)
-    backward = candidate.as_memory @ reference.as_query.T  # (i of candidate, j of reference), compared untransposed
-    return float((forward - backward).relu_().mean())
+    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Computed in blocks of rows."""
+    rows, columns = reference.as_memory.shape[0], candidate.as_query.shape[0]
+    step = max(1, BLOCK_VALUES // columns)
+    total = 0.0
+    for start in range(0, rows, step):
+        here = slice(start, start + step)
+        difference = reference.as_memory[here] @ candidate.as_query.T  # (i of reference, j of candidate)
+        # (i of candidate, j of reference), compared untransposed
+        difference.addmm_(candidate.as_memory[here], reference.as_query.T, alpha=-1)
+        total += float(difference.relu_().sum())
+    return total / (rows * columns)
 
 
 # An area this many times larger or smaller than the frames around it is a jump: twice is a glitch, not a movement.

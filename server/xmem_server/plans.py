@@ -31,6 +31,16 @@ class KeySource:
 
 
 @dataclass(frozen=True)
+class MatteSource:
+    """A stored matte of one object at one frame; object 0 is the layered file."""
+
+    frame: int
+    object_id: int
+    path: str
+    suffix: str
+
+
+@dataclass(frozen=True)
 class PropagationPlan:
     """One propagation, complete in itself.
 
@@ -38,6 +48,8 @@ class PropagationPlan:
     ``snapshot`` is the newest stored snapshot of this same plan, or empty; new ones are written below ``scratch``.
     ``cache`` is a folder for encoded features, shared by every job of the session. ``scratch`` is the job's own.
     ``colour_id`` is what the shot's colour space did to numbers when the job was started: it names what is made of them.
+    ``playhead`` is the frame to look at first, if there is one, and ``before`` the mattes that there were of earlier keys: neither
+    changes what the job gives in the end.
     """
 
     job: str
@@ -51,16 +63,8 @@ class PropagationPlan:
     cache: str
     scratch: str
     colour_id: str = ""
-
-
-@dataclass(frozen=True)
-class MatteSource:
-    """A stored matte of one object at one frame, for suggestion."""
-
-    frame: int
-    object_id: int
-    path: str
-    suffix: str
+    playhead: tuple[int, ...] = ()
+    before: tuple[MatteSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,13 @@ class WrittenMatte:
 
 @dataclass(frozen=True)
 class EngineMatte:
-    """One frame's files are written; the session stores them."""
+    """One frame's files are written; the session stores them. Those of a preview are ``is_provisional``."""
 
     job: str
     frame: int
     is_key: bool
     files: tuple[WrittenMatte, ...]
+    is_provisional: bool = False
 
 
 @dataclass(frozen=True)

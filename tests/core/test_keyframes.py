@@ -47,14 +47,47 @@ def test_when_masks_are_too_small_then_only_the_others_are_suggested():
     assert [one.frame for one in found] == [2]
 
 
-def test_when_a_key_is_seen_before_then_a_running_minimum_compares_every_frame_once(monkeypatch):
-    compared = []
+def rank_exhaustively(keys, masks, annotated, rule):
+    """Compare every frame with every chosen one, anew for each pick."""
+    composites = {frame: keyframes.make_composite(keys[frame], masks[frame], rule.alpha) for frame in keys}
+    chosen = list(annotated)
+    while len(chosen) < len(annotated) + rule.count:
+        nearest = {
+            frame: min(keyframes.dissimilarity(composites[other], composites[frame]) for other in chosen)
+            for frame in keys
+            if frame not in chosen and masks[frame].area >= rule.min_area
+        }
+        if not nearest or max(nearest.values()) <= 0:
+            break
+        chosen.append(max(nearest, key=lambda frame: (nearest[frame], -frame)))
+    return chosen[len(annotated) :]
 
+
+def test_when_frames_are_compared_lazily_then_the_ranking_is_that_of_comparing_all_with_all():
+    for seed in range(50):
+        keys = {frame: keys_of(1000 * seed + frame) for frame in range(30)}
+        keys[7] = keys[3]  # equal to another frame, which may be a key
+        masks = {frame: FrameMask((frame % 5) / 10, torch.rand(1, 2, 3)) for frame in keys}
+        annotated = sorted({3, seed % 30, (seed * 7) % 30})
+        rule = SuggestionRule(count=6)
+        found = suggest_keyframes(keys, masks, annotated, rule)
+        assert [one.frame for one in found] == rank_exhaustively(keys, masks, annotated, rule)
+
+
+def test_when_neighbours_look_alike_then_most_frames_are_compared_with_few_keys(monkeypatch):
+    compared = []
     real = keyframes.dissimilarity
     monkeypatch.setattr(keyframes, "dissimilarity", lambda a, b: compared.append(1) or real(a, b))
-    keys = {frame: keys_of(frame) for frame in range(10)}
-    suggest_keyframes(keys, dict.fromkeys(keys, whole()), [0, 1, 2], SuggestionRule(count=4))
-    assert len(compared) == 3 * 7 + 6 + 5 + 4 + 3
+    drift = [keys_of(number) for number in range(2)]
+
+    def between(share):
+        pairs = zip(vars(drift[0]).values(), vars(drift[1]).values(), strict=True)
+        return FrameKeys(*((1 - share) * one + share * other for one, other in pairs))
+
+    keys = {frame: between(frame / 200) for frame in range(200)}
+    annotated = list(range(0, 200, 20))
+    suggest_keyframes(keys, dict.fromkeys(keys, whole()), annotated, SuggestionRule(count=5))
+    assert len(compared) < 2 * len(keys)  # all with all would be more than 2000
 
 
 def test_when_a_mask_is_summarised_then_area_and_size_are_the_hand_computed_ones():

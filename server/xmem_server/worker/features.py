@@ -1,54 +1,48 @@
-"""Encoded frames, each computed once: a small host tier in front of a disk tier shared by every job of a session.
+"""Encoded frames, each computed once: tiers near the network in front of a disk tier shared by every job of a session.
 
 What a frame's features depend on (file, place in it, colour, working size, model, precision) is hashed into the name of its
 file, so a later propagation or a suggestion finds them, after a restart of the server too. A broken or missing file is
-encoded again. Both tiers have a budget; the least recently used go first.
+encoded again. Every tier has a budget of bytes; the least recently used go first. While frames are propagated, the plates
+of the next block are decoded on another thread.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import ImageFeatures
 from xmem_core.keyframes import FrameKeys
-from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
-from xmem_server.worker.optical_flow import measure_motion
+from xmem_server.worker.cache_folder import CacheFolder, digest
 
-FIELDS = ("key", "shrinkage", "selection")
+BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
+KEY_FIELDS = ("key", "shrinkage", "selection")
 IMAGE = "image"
-MOTION_FIELDS = tuple(field.name for field in fields(PairMotion))
-MOTIONS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
-FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
 
 
 @dataclass(frozen=True)
 class FeatureBudget:
-    """Bytes kept in host memory and on disk, and frames encoded at a time.
+    """Bytes kept in each tier, and frames encoded at a time.
 
-    The host tier is small on purpose: the system's own file cache stands behind the disk tier, and gives way when memory is short.
+    On a CPU there is one tier in front of the disk, small on purpose: the system's own file cache stands behind the disk tier, and gives
+    way when memory is short. A card has its own tier and pinned host memory behind it.
     """
 
     host_bytes: int = 192 * 1024**2
+    device_bytes: int = 2 * 1024**3
+    pinned_bytes: int = 4 * 1024**3
     disk_bytes: int = 16 * 1024**3
     batch: int = 4
 
@@ -68,8 +62,39 @@ class Encoding:
     model: str
 
 
+class Tier:
+    """Features by frame number within a budget of bytes, though never fewer than ``least`` frames."""
+
+    def __init__(self, nbytes: int, least: int) -> None:
+        self._nbytes = nbytes
+        self._least = least
+        self._kept: OrderedDict[int, FrameFeatures] = OrderedDict()
+        self._held = 0
+
+    def __contains__(self, frame: int) -> bool:
+        return frame in self._kept
+
+    def fetch(self, frame: int) -> FrameFeatures | None:
+        """Give a frame's features, which count as used now."""
+        if frame in self._kept:
+            self._kept.move_to_end(frame)
+        return self._kept.get(frame)
+
+    def keep(self, frame: int, features: FrameFeatures) -> list[tuple[int, FrameFeatures]]:
+        """Keep a frame; give those that had to go for it."""
+        if frame in self._kept:
+            return []
+        self._kept[frame] = features
+        self._held += _bytes_of(features)
+        gone = []
+        while self._held > self._nbytes and len(self._kept) > self._least:
+            gone.append(self._kept.popitem(last=False))
+            self._held -= _bytes_of(gone[-1][1])
+        return gone
+
+
 class FeatureCache:
-    """Features of a plan's plates by frame number."""
+    """Features of a plan's plates by frame number. A context: it ends its thread."""
 
     def __init__(
         self,
@@ -77,7 +102,7 @@ class FeatureCache:
         decoder: Decoder,
         plates: Sequence[PlateSource],
         encoding: Encoding,
-        folder: Path,
+        folder: CacheFolder,
         budget: FeatureBudget,
     ) -> None:
         self._engine = engine
@@ -85,15 +110,25 @@ class FeatureCache:
         self._plates = {plate.frame: plate for plate in plates}
         self._encoding = encoding
         self._folder = folder
-        self._budget = budget
-        self._host: OrderedDict[int, FrameFeatures] = OrderedDict()
-        self._motion: OrderedDict[tuple[int, int], PairMotion] = OrderedDict()
-        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+        height, width = encoding.shape
+        self._batch = max(1, min(budget.batch, BATCH_PIXELS // (height * width)))
+        self._device = next(engine.network.parameters()).device
+        is_card = self._device.type == "cuda"
+        self._near = Tier(budget.device_bytes if is_card else budget.host_bytes, self._batch)
+        self._pinned = Tier(budget.pinned_bytes if is_card else 0, 0)
         self._unreadable: dict[int, str] = {}
         self._blocks = self._make_blocks()
-        self._device = next(engine.network.parameters()).device
+        self._ahead = ThreadPoolExecutor(1, "plates-ahead")
+        self._decoding: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}
         self.encoded_count = 0
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ahead.shutdown(cancel_futures=True)
 
     def _make_blocks(self) -> dict[int, tuple[int, ...]]:
         """Frames encoded together: neighbours by frame number, so that a batch is the same in every run of a plan.
@@ -102,38 +137,45 @@ class FeatureCache:
         """
         blocks: dict[int, list[int]] = {}
         for frame in sorted(self._plates):
-            blocks.setdefault(frame // self._budget.batch, []).append(frame)
+            blocks.setdefault(frame // self._batch, []).append(frame)
         return {frame: tuple(block) for block in blocks.values() for frame in block}
 
     def fetch(self, frame: int) -> FrameFeatures:
         """Give a frame's features. Raises InputError when its plate cannot be read."""
-        if frame in self._unreadable:
+        found = self._near.fetch(frame) or self._fetch_pinned(frame) or self._load(frame)
+        if found is None and frame not in self._unreadable:
+            self._encode_block(self._blocks[frame])
+            found = self._near.fetch(frame)
+        if found is None:
             raise InputError(self._unreadable[frame])
-        if frame not in self._host:
-            stored = self._load(frame)
-            if stored is None:
-                self._encode_block(frame)
-                if frame in self._unreadable:
-                    raise InputError(self._unreadable[frame])
-            else:
-                self._keep(frame, stored)
-        self._host.move_to_end(frame)
-        return self._host[frame]
+        return found
+
+    def look_ahead(self, frame: int) -> None:
+        """Begin decoding the plates of a frame's block, if they are needed: it will be asked for soon."""
+        block = self._blocks.get(frame, ())
+        is_known = frame in self._near or frame in self._pinned or frame in self._unreadable
+        if block and not is_known and block not in self._decoding and not self._folder.has(self.name(frame)):
+            self._decoding[block] = self._ahead.submit(self._decode_block, block)
 
     def fetch_keys(self, frame: int) -> FrameKeys:
         """Give a frame's key, shrinkage and selection alone, without its maps. Raises InputError as `fetch` does."""
-        path = self._path(frame)
-        try:
-            with safe_open(path, framework="pt", device=str(self._device)) as stored:
-                tensors = [stored.get_tensor(name)[0] for name in ("key", "shrinkage", "selection")]
-        except (SafetensorError, OSError):
+        tensors = self._folder.load_part(self.name(frame), KEY_FIELDS, self._device)
+        if tensors is None:
             features = self.fetch(frame).features
-            tensors = [features.key[0], features.shrinkage[0], features.selection[0]]
-        return FrameKeys(*(tensor.float() for tensor in tensors))
+            tensors = (features.key, features.shrinkage, features.selection)
+        return FrameKeys(*(tensor[0].float() for tensor in tensors))
 
-    def _encode_block(self, wanted: int) -> None:
-        images: dict[int, Tensor] = {}
-        for frame in self._blocks[wanted]:
+    def name(self, frame: int) -> str:
+        """Give what a frame's features are known by: everything that they depend on."""
+        plate = self._plates[frame]
+        # The neighbours a frame is encoded with are part of its name: see _make_blocks.
+        company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
+        return digest([plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())])
+
+    def _decode_block(self, block: tuple[int, ...]) -> dict[int, Tensor]:
+        """Give the plates (3, H, W) of a block that can be read, and note the others."""
+        images = {}
+        for frame in block:
             plate = self._plates[frame]
             try:
                 pixels = self._decoder.fetch_plate(
@@ -143,114 +185,56 @@ class FeatureCache:
                 self._unreadable[frame] = str(say_which(f"Frame {frame}'s plate", error))
                 continue
             images[frame] = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+        return images
+
+    def _encode_block(self, block: tuple[int, ...]) -> None:
+        begun = self._decoding.pop(block, None)
+        images = begun.result() if begun is not None else self._decode_block(block)
         if not images:
             return
         batch = torch.stack(list(images.values())).to(self._device)  # (B, 3, H, W)
         self.encoded_count += len(images)
         for frame, features in zip(images, self._engine.encode(batch), strict=True):
-            self._store(frame, features)
+            self._folder.save(self.name(frame), _as_tensors(features))
             self._keep(frame, features)
 
-    def _keep(self, frame: int, features: FrameFeatures) -> None:
-        self._host[frame] = features
-        kept = max(self._budget.batch, self._budget.host_bytes // _bytes_of(features))
-        while len(self._host) > kept:
-            self._host.popitem(last=False)
+    def _keep(self, frame: int, features: FrameFeatures) -> FrameFeatures:
+        for gone, its_features in self._near.keep(frame, features):
+            if self._device.type == "cuda":
+                self._pinned.keep(gone, _move(its_features, torch.device("cpu")))
+        return features
 
-    def _path(self, frame: int) -> Path:
-        plate = self._plates[frame]
-        # The neighbours a frame is encoded with are part of its name: see _make_blocks.
-        company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
-        name = [plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())]
-        return self._folder / f"{hashlib.sha256(json.dumps(name).encode()).hexdigest()}.safetensors"
-
-    def _store(self, frame: int, features: FrameFeatures) -> None:
-        """Write a frame to the disk tier. A full disk only means that it is encoded again."""
-        path = self._path(frame)
-        tensors = {name: getattr(features.features, name) for name in FIELDS} | dict(features.features.maps)
-        tensors[IMAGE] = features.image
-        self._write(path, {name: value.cpu().contiguous() for name, value in tensors.items()})
-
-    def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-        try:
-            save_file(dict(tensors), temporary)
-            temporary.replace(path)
-            self._trim()
-        except (OSError, SafetensorError):
-            temporary.unlink(missing_ok=True)
-
-    def _trim(self) -> None:
-        entries = [(entry.stat(), Path(entry.path)) for entry in os.scandir(self._folder)]
-        total = sum(status.st_size for status, _ in entries)
-        for status, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
-            if total <= self._budget.disk_bytes:
-                return
-            path.unlink(missing_ok=True)
-            total -= status.st_size
+    def _fetch_pinned(self, frame: int) -> FrameFeatures | None:
+        found = self._pinned.fetch(frame)
+        return None if found is None else self._keep(frame, _move(found, self._device))
 
     def _load(self, frame: int) -> FrameFeatures | None:
-        path = self._path(frame)
-        try:
-            tensors = load_file(path, device=str(self._device))
-            os.utime(path)
-        except (SafetensorError, OSError):
+        tensors = self._folder.load(self.name(frame), self._device)
+        image = None if tensors is None else tensors.pop(IMAGE, None)
+        if tensors is None or image is None or tensors.keys() != {*KEY_FIELDS, *self._engine.network.map_names}:
             return None
-        image = tensors.pop(IMAGE, None)
-        if image is None or tensors.keys() != {*FIELDS, *self._engine.network.map_names}:
-            return None
-        key, shrinkage, selection = (tensors.pop(name) for name in FIELDS)
+        key, shrinkage, selection = (tensors.pop(name) for name in KEY_FIELDS)
         features = ImageFeatures(key, shrinkage, selection, tensors)
-        return FrameFeatures(features, image, self._engine.canvas_for(*self._encoding.shape))
-
-    def fetch_motion(self, earlier: int, later: int) -> PairMotion | None:
-        """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
-        pair = (earlier, later)
-        if pair not in self._motion:
-            stored = self._load_motion(pair)
-            if stored is None:
-                return None
-            self._motion[pair] = stored
-            while len(self._motion) > MOTIONS_KEPT:
-                self._motion.popitem(last=False)
-        self._motion.move_to_end(pair)
-        return self._motion[pair]
-
-    def _load_motion(self, pair: tuple[int, int]) -> PairMotion | None:
-        names = json.dumps([FLOW, *(self._path(frame).name for frame in pair)])
-        path = self._folder / f"{hashlib.sha256(names.encode()).hexdigest()}.safetensors"
-        try:
-            tensors = load_file(path)
-            os.utime(path)
-        except (SafetensorError, OSError):
-            tensors = {}
-        if not set(MOTION_FIELDS) <= tensors.keys():
-            try:
-                pictures = [self._fetch_grey(frame) for frame in pair]
-            except InputError:
-                return None
-            measured = measure_motion(*pictures)
-            tensors = {
-                name: torch.from_numpy(motion).half() for name, motion in zip(MOTION_FIELDS, measured, strict=True)
-            }
-            self._write(path, tensors)
-        return PairMotion(**{name: tensors[name] for name in MOTION_FIELDS})
-
-    def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
-        """Give a frame as the flow sees it: (H, W) grey, from the image that is kept with its features."""
-        if frame in self._grey:  # as one of a pair before
-            return self._grey[frame]
-        config = self._engine.network.config
-        image = self.fetch(frame).image[0].float().cpu()
-        mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
-        luma = ((image * std + mean) * torch.tensor(LUMA)[:, None, None]).sum(0)  # (H, W)
-        grey: npt.NDArray[np.uint8] = (luma.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        self._grey[frame] = grey
-        while len(self._grey) > 2:
-            self._grey.popitem(last=False)
-        return grey
+        return self._keep(frame, FrameFeatures(features, image, self._engine.canvas_for(*self._encoding.shape)))
 
 
-def _bytes_of(features: FrameFeatures) -> int:
-    kept = features.features
-    return sum(part.nbytes for part in (kept.key, kept.shrinkage, kept.selection, features.image, *kept.maps.values()))
+def _as_tensors(encoded: FrameFeatures) -> dict[str, Tensor]:
+    features = encoded.features
+    keys: dict[str, Any] = {name: getattr(features, name) for name in KEY_FIELDS}
+    return {**keys, **features.maps, IMAGE: encoded.image}
+
+
+def _move(encoded: FrameFeatures, device: torch.device) -> FrameFeatures:
+    """Give features on another device: on the host in pinned memory, from where they come back without a stop."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.cpu().pin_memory() if device.type == "cpu" else tensor.to(device, non_blocking=True)
+
+    features = encoded.features
+    maps = {name: move(value) for name, value in features.maps.items()}
+    moved = ImageFeatures(move(features.key), move(features.shrinkage), move(features.selection), maps)
+    return FrameFeatures(moved, move(encoded.image), encoded.canvas)
+
+
+def _bytes_of(encoded: FrameFeatures) -> int:
+    return sum(tensor.nbytes for tensor in _as_tensors(encoded).values())

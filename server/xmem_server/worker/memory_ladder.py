@@ -42,7 +42,9 @@ def _rows_on_host(greed: _Greed) -> _Greed:
 
 
 def _one_frame(greed: _Greed) -> _Greed:
-    return replace(greed, budget=replace(greed.budget, batch=1, host_bytes=_SMALL_HOST_BYTES))
+    return replace(
+        greed, budget=replace(greed.budget, batch=1, host_bytes=_SMALL_HOST_BYTES, device_bytes=_SMALL_HOST_BYTES)
+    )
 
 
 _STEPS: tuple[tuple[str, Callable[[_Greed], _Greed]], ...] = (

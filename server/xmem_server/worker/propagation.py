@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from xmem_core.engine import Engine, FrameResult, Propagation
+from xmem_core.engine import Engine, Propagation
 from xmem_core.errors import CoreError
 from xmem_core.images import harden
-from xmem_core.mattes import make_mattes
 from xmem_core.snapshot import restore_snapshot, take_snapshot
 from xmem_core.weights import LoadedModel
-from xmem_protocol import PRESENT, InputError
-from xmem_server.checks import name_key
+from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.files import sync_file, sync_folder
-from xmem_server.headers import Header, say_which
-from xmem_server.plans import (
-    EngineDone,
-    EngineFrameFailed,
-    EngineMatte,
-    EngineSnapshot,
-    KeySource,
-    PlateSource,
-    PropagationPlan,
-    WrittenMatte,
-)
+from xmem_server.plans import EngineDone, EngineFrameFailed, EngineSnapshot, KeySource, PropagationPlan
+from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureCache
+from xmem_server.worker.matte_summary import SummaryCache, fetch_key_size
+from xmem_server.worker.matte_writer import KeyAlphas, MatteWriter
 from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory
+from xmem_server.worker.motion_cache import MotionCache
+from xmem_server.worker.preview import BeforeMattes, Preview
 from xmem_server.worker.reporting import JobPausedError, Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
-SUFFIXES = {"exr-half": ".exr", "exr-float": ".exr", "png16": ".png"}
-LAYERED = "layered"
+_LOOK_AHEAD = 4  # frames whose plates are decoded while others are propagated
 
 
 def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder, channel: Channel) -> None:
@@ -56,27 +48,39 @@ def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder,
     ladder = MemoryLadder(next(model.network.parameters()).device)
     finished = set(plan.finished)
     while True:
-        job: PropagationJob | None = None
-        try:
-            job = PropagationJob(
-                dataclasses.replace(plan, finished=tuple(sorted(finished))), model, decoder, channel, ladder
-            )
-            job.annotate()
-            job.propagate(finished)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            channel.send(EngineDone(plan.job, job.describe()))
+        attempt = dataclasses.replace(plan, finished=tuple(sorted(finished)))
+        summary = _attempt(attempt, model, decoder, channel, ladder, finished)
+        if summary is not None:
+            channel.send(EngineDone(plan.job, summary))
             return
-        job = None  # lets go of all that the attempt held
         ladder.climb()
         release_memory()
         log.warning("job %s was short of memory and goes on with %s", plan.job, ladder.describe())
 
 
+def _attempt(
+    plan: PropagationPlan,
+    model: LoadedModel,
+    decoder: Decoder,
+    channel: Channel,
+    ladder: MemoryLadder,
+    finished: set[int],
+) -> str | None:
+    """Give one line on how the job ran, or None when memory was short; frames are added to ``finished`` as they are said."""
+    try:
+        with PropagationJob(plan, model, decoder, channel, ladder) as job:
+            job.annotate()
+            job.preview()
+            job.propagate(finished)
+            return job.describe()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
 class PropagationJob:
-    """What one propagation needs at hand."""
+    """What one propagation needs at hand. A context: it ends its threads."""
 
     def __init__(
         self,
@@ -99,60 +103,88 @@ class PropagationJob:
             fetch_working_size(plan.settings, model.network.config),
             ladder.footprint,
         )
-        self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, Path(plan.cache), ladder.budget)
-        self._plates = {plate.frame: plate for plate in plan.plates}
+        self._folder = CacheFolder(Path(plan.cache), ladder.budget.disk_bytes)
         self._keys: dict[int, list[KeySource]] = {}
         for source in plan.keys:
             self._keys.setdefault(source.key.frame, []).append(source)
+        self._alphas = KeyAlphas(plan, decoder)
+        self._before = BeforeMattes(plan, decoder)
         self._device = next(model.network.parameters()).device
         self._skipped = 0
-        self._kind = ""
+        self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
+        self._motion = MotionCache(self._cache, self._folder, model.network.config)
+        summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
+        self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
+
+    def __enter__(self) -> PropagationJob:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+        self._cache.__exit__(kind, error, trace)
 
     def annotate(self) -> None:
         """Put every key into permanent memory, in frame order."""
         for done, (frame, sources) in enumerate(sorted(self._keys.items())):
             self._reporter.report("annotating", done, len(self._keys), frame)
-            alphas = {source.key.object_id: torch.from_numpy(self._fetch_alpha(source)) for source in sources}
+            alphas = {source.key.object_id: torch.from_numpy(self._alphas.fetch(source)) for source in sources}
             try:
                 masks = harden(alphas, self._encoding.shape, self._plan.settings.threshold)
             except CoreError as error:
                 raise InputError(f"Frame {frame}: {error}") from None
+            encoded = self._cache.fetch(frame)
+            name = ["value", self._cache.name(frame), [digest_mask(masks[object_id]) for object_id in sorted(masks)]]
+            known = self._folder.load(name, self._device) or {}
             on_device = {object_id: mask.to(self._device) for object_id, mask in masks.items()}
-            self._engine.annotate(frame, self._cache.fetch(frame), on_device)
+            value = self._engine.annotate(frame, encoded, on_device, known.get("value"))
+            if value is not None and not known:  # only what the artist changed is encoded again in the next round
+                self._folder.save(name, {"value": value})
 
-    def _fetch_alpha(self, source: KeySource) -> npt.NDArray[np.float32]:
-        """Give a key's alpha (H, W) as the artist drew it; all 0 where the object is absent."""
-        if source.key.presence != PRESENT:
-            return np.zeros((self._plan.shot.height, self._plan.shot.width), np.float32)
-        try:
-            return self._decoder.fetch_alpha(source.path, source.key.suffix, source.key.selector)
-        except InputError as error:
-            raise say_which(name_key(source.key), error) from None
+    def preview(self) -> None:
+        """Show the playhead's neighbourhood, if there is one and the job is fresh; what is shown is replaced by `propagate`."""
+        settings, finished = self._plan.settings, set(self._plan.finished)
+        if self._plan.snapshot or finished:
+            return
+        frames = [plate.frame for plate in self._plan.plates if settings.first <= plate.frame <= settings.last]
+        preview = Preview(self._engine, self._cache, self._motion, self._before.fetch)
+        for playhead in self._plan.playhead[:1]:
+            self._reporter.report("previewing", 0, 0, playhead)
+            for done, result in enumerate(preview.run(min(max(playhead, frames[0]), frames[-1]), frames)):
+                self._writer.put_provisional(result)
+                self._reporter.report("previewing", done + 1, 0, result.frame)
+                if self._channel.paused(self._plan.job):
+                    return
 
     def propagate(self, finished: set[int]) -> None:
         """Step through the range, write what is not ``finished`` and add it there, and leave a snapshot now and then."""
         settings = self._plan.settings
-        frames = tuple(frame for frame in sorted(self._plates) if settings.first <= frame <= settings.last)
-        propagation = self._engine.start(frames, self._cache.fetch_motion)
+        plates = sorted(plate.frame for plate in self._plan.plates)
+        frames = tuple(frame for frame in plates if settings.first <= frame <= settings.last)
+        propagation = self._engine.start(frames, self._motion.fetch)
         self._resume(propagation)
         for position in range(propagation.position, len(frames)):
             frame = frames[position]
             self._reporter.report("propagating", position, len(frames), frame)
             try:
                 encoded = self._cache.fetch(frame)
+                for soon in frames[position + 1 : position + 1 + _LOOK_AHEAD]:
+                    self._cache.look_ahead(soon)
             except InputError as error:
                 self._channel.send(EngineFrameFailed(self._plan.job, frame, str(error)))
                 propagation.skip()
                 continue
             result = propagation.step(encoded)
             if frame not in finished:
-                self._write(result)
-                finished.add(frame)
+                self._writer.put(result, finished)
             is_paused = self._channel.paused(self._plan.job)
             if position + 1 < len(frames) and (is_paused or (position + 1) % settings.snapshot_every == 0):
+                self._writer.drain()  # a snapshot stands for frames that are finished
                 is_kept = self._save_snapshot(frame, propagation)
                 if is_paused and is_kept:  # without a snapshot the job would begin again each time: it goes on instead
                     raise JobPausedError
+        self._writer.drain()
         self._skipped = len(propagation.skipped)
         self._reporter.report("propagating", len(frames), len(frames), frames[-1])
 
@@ -171,36 +203,6 @@ class PropagationJob:
         if not passed <= {*self._plan.finished, *propagation.skipped}:
             log.warning("snapshot ignored: a frame before it has no mattes; the job starts from its first frame")
             restore_snapshot(propagation, fresh, self._device)
-
-    def _write(self, result: FrameResult) -> None:
-        plate = self._plates[result.frame]
-        header = self._fetch_plate_header(plate)
-        mattes = make_mattes(result.probabilities, header.height, header.width).cpu().numpy()
-        alphas = dict(zip(result.object_ids, mattes, strict=True))
-        for source in self._keys.get(result.frame, ()):  # the artist's own alpha, not what the network made of it
-            alphas[source.key.object_id] = self._fetch_alpha(source)
-        files = tuple(self._write_files(result.frame, alphas, header))
-        self._channel.send(EngineMatte(self._plan.job, result.frame, result.annotated, files))
-
-    def _fetch_plate_header(self, plate: PlateSource) -> Header:
-        header = self._decoder.fetch_header(plate.path, plate.suffix)
-        self._kind = header.kind
-        return header
-
-    def _write_files(
-        self, frame: int, alphas: dict[int, npt.NDArray[np.float32]], header: Header
-    ) -> Iterator[WrittenMatte]:
-        settings = self._plan.settings
-        suffix = SUFFIXES[settings.output]
-        if settings.layout == LAYERED:
-            path = str(Path(self._plan.scratch) / f"{frame}.layered{suffix}")
-            written = self._decoder.save_layered(path, alphas, header, settings.output)
-            yield WrittenMatte(0, path, written.sha256, written.nbytes, suffix)
-            return
-        for object_id, alpha in alphas.items():
-            path = str(Path(self._plan.scratch) / f"{frame}.{object_id}{suffix}")
-            written = self._decoder.save_matte(path, alpha, header, settings.output)
-            yield WrittenMatte(object_id, path, written.sha256, written.nbytes, suffix)
 
     def _save_snapshot(self, frame: int, propagation: Propagation) -> bool:
         """Write the state after a frame, flushed; say whether it is there. A full disk costs the snapshot, not the job."""
@@ -223,16 +225,24 @@ class PropagationJob:
         height, width = self._encoding.shape
         return "" if self._encoding.shape == self._encoding.working else f", mattes at {width}x{height},"
 
+    def _describe_colour(self) -> str:
+        colorspace = self._plan.shot.colorspace
+        return self._decoder.describe_transform(colorspace, self._writer.kind) if self._writer.kind else colorspace
+
     def describe(self) -> str:
         """Give one line on how the job ran: sizes, colour, memory, what was encoded."""
         height, width = self._encoding.working
         shot, settings = self._plan.shot, self._plan.settings
-        colour = self._decoder.describe_transform(shot.colorspace, self._kind) if self._kind else shot.colorspace
         skipped = f"; {self._skipped} frames could not be read" if self._skipped else ""
         short = f"; memory was short: {self._ladder.describe()}" if self._ladder.describe() else ""
         return (
             f"worked at {width}x{height} of {shot.width}x{shot.height}{self._describe_finer()} "
             f"on {self._device}, {settings.precision}; "
-            f"colour: {colour}; permanent memory: {settings.permanent}, "
+            f"colour: {self._describe_colour()}; permanent memory: {settings.permanent}, "
             f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{short}"
         )
+
+
+def digest_mask(mask: Tensor) -> str:
+    """Give what a mask (H, W) is known by."""
+    return hashlib.sha256(mask.numpy().tobytes()).hexdigest()

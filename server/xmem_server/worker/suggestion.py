@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from xmem_core.confidence import expected_overlap, find_unsure
+from xmem_core.confidence import find_unsure
 from xmem_core.engine import Engine
 from xmem_core.keyframes import (
     Candidate,
@@ -19,24 +19,23 @@ from xmem_core.keyframes import (
     LostObject,
     SuggestionRule,
     find_lost_objects,
-    measure_area,
     suggest_keyframes,
-    summarise_mask,
 )
 from xmem_core.weights import LoadedModel
 from xmem_protocol import InputError, Suggestion
 from xmem_server.decoding import Decoder
 from xmem_server.plans import EngineDone, EngineSuggestions, MatteSource, SuggestionPlan
+from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureBudget, FeatureCache
-from xmem_server.worker.propagation import LAYERED
+from xmem_server.worker.matte_summary import MatteSummary, SummaryCache, fetch_key_size, summarise
+from xmem_server.worker.matte_writer import fetch_matte
 from xmem_server.worker.reporting import Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 DIFFERENT = "different"
 LOST = "lost"
 UNSURE = "unsure"
-STRIDE = 16  # pixels of the working size to one key position
 
 
 class StoredKeys(Mapping[int, FrameKeys]):
@@ -69,15 +68,14 @@ def run_suggestion(plan: SuggestionPlan, model: LoadedModel, decoder: Decoder, c
         fetch_precision(plan.propagation),
         fetch_working_size(plan.propagation, model.network.config),
     )
-    cache = FeatureCache(engine, decoder, plan.plates, encoding, Path(plan.cache), FeatureBudget())
-    key_size = tuple(-(-side // STRIDE) for side in encoding.working)  # padded up to whole positions
-    survey = MatteSurvey(plan, decoder, Reporter(channel, plan.job), (key_size[0], key_size[1]))
+    budget = FeatureBudget()
+    folder = CacheFolder(Path(plan.cache), budget.disk_bytes)
+    survey = MatteSurvey(plan, decoder, Reporter(channel, plan.job), SummaryCache(folder, fetch_key_size(encoding)))
     survey.run()
     said = {source.key.frame for source in plan.keys if plan.settings.object_id in (0, source.key.object_id)}
     annotated = sorted(said & survey.masks.keys())
-    keys = StoredKeys(cache, tuple(sorted(survey.masks)))
-    with torch.inference_mode():
-        different = suggest_keyframes(keys, survey.masks, annotated, rule)
+    with FeatureCache(engine, decoder, plan.plates, encoding, folder, budget) as cache, torch.inference_mode():
+        different = suggest_keyframes(StoredKeys(cache, tuple(sorted(survey.masks))), survey.masks, annotated, rule)
     lost = find_lost_objects(survey.areas, _explained(plan), rule.min_area)[: rule.count]
     unsure = find_unsure(survey.least_certain(), frozenset(said), plan.settings.unsure)
     suggestions = merge_by_frame(
@@ -97,18 +95,18 @@ def _explained(plan: SuggestionPlan) -> dict[int, frozenset[int]]:
 
 
 class MatteSurvey:
-    """Areas and key-sized masks of a propagation's mattes; each matte is decoded once."""
+    """Areas, key-sized masks and certainties of a propagation's mattes, as kept when they were written; else each is decoded once."""
 
-    def __init__(self, plan: SuggestionPlan, decoder: Decoder, reporter: Reporter, key_size: tuple[int, int]) -> None:
+    def __init__(self, plan: SuggestionPlan, decoder: Decoder, reporter: Reporter, summaries: SummaryCache) -> None:
         self._decoder = decoder
         self._reporter = reporter
-        self._key_size = key_size
-        self._layered = plan.propagation.layout == LAYERED
+        self._summaries = summaries
+        self._layout = plan.propagation.layout
+        self._object_id = plan.settings.object_id
         self._by_frame: dict[int, list[MatteSource]] = {}
-        for matte in plan.mattes:
-            if plan.settings.object_id in (0, matte.object_id):
-                self._by_frame.setdefault(matte.frame, []).append(matte)
-        if not self._by_frame:
+        for matte in sorted(plan.mattes, key=lambda each: each.object_id):
+            self._by_frame.setdefault(matte.frame, []).append(matte)
+        if not any(self._is_wanted(matte) for matte in plan.mattes):
             raise InputError(
                 f"Object {plan.settings.object_id} has no mattes. Propagate it first, or ask for all objects."
             )
@@ -116,23 +114,34 @@ class MatteSurvey:
         self.areas: dict[int, dict[int, float]] = {}  # object id -> frame number -> share of the picture
         self._certainty: dict[int, list[float]] = {}  # frame number -> expected overlap of each object's matte
 
+    def _is_wanted(self, matte: MatteSource) -> bool:
+        return self._object_id in (0, matte.object_id)
+
     def run(self) -> None:
         """Fill ``masks`` and ``areas``. Raises JobCancelledError between frames."""
         for done, (frame, sources) in enumerate(sorted(self._by_frame.items())):
             self._reporter.report("comparing", done, len(self._by_frame), frame)
-            mattes = torch.stack([self._fetch(source) for source in sources])  # (C, H, W)
-            self.masks[frame] = summarise_mask(mattes, self._key_size)
-            for source, matte in zip(sources, mattes, strict=True):
-                self.areas.setdefault(source.object_id, {})[frame] = measure_area(matte[None])
-                self._certainty.setdefault(frame, []).append(expected_overlap(matte))
+            chosen = [place for place, source in enumerate(sources) if self._is_wanted(source)]
+            if not chosen:
+                continue
+            summary = self._fetch_summary(sources)
+            self.masks[frame] = summary.pick(chosen)
+            for place in chosen:
+                self.areas.setdefault(sources[place].object_id, {})[frame] = float(summary.areas[place])
+                self._certainty.setdefault(frame, []).append(float(summary.certainty[place]))
+
+    def _fetch_summary(self, sources: list[MatteSource]) -> MatteSummary:
+        names = [(Path(source.path).name, source.object_id) for source in sources]
+        known = self._summaries.load(names)
+        if known is None:
+            mattes = [fetch_matte(self._decoder, source, self._layout) for source in sources]
+            known = summarise(torch.from_numpy(np.stack(mattes)), self._summaries.key_size)
+            self._summaries.save(names, known)
+        return known
 
     def least_certain(self) -> dict[int, float]:
         """Give for each frame the expected overlap (0..1) of its least certain matte."""
         return {frame: min(overlaps) for frame, overlaps in self._certainty.items()}
-
-    def _fetch(self, source: MatteSource) -> Tensor:
-        selector = f"channel:object_{source.object_id}.A" if self._layered else "channel:auto"
-        return torch.from_numpy(self._decoder.fetch_alpha(source.path, source.suffix, selector))
 
 
 def _say_different(candidate: Candidate, plan: SuggestionPlan) -> Suggestion:

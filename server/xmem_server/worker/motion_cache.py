@@ -1,0 +1,80 @@
+"""Motion between neighbouring frames, measured once a shot: a few pairs in host memory in front of the disk tier."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from xmem_core.motion import CARRIED_FRAMES, PairMotion
+from xmem_core.network import NetworkConfig
+from xmem_protocol import InputError
+from xmem_server.worker.cache_folder import CacheFolder
+from xmem_server.worker.features import FeatureCache
+from xmem_server.worker.optical_flow import measure_motion
+
+PAIRS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
+FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
+FIELDS = ("to_later", "to_earlier")
+
+
+class MotionCache:
+    """Motion between the frames of a feature cache, measured on the images that are kept there."""
+
+    def __init__(self, features: FeatureCache, folder: CacheFolder, config: NetworkConfig) -> None:
+        self._features = features
+        self._folder = folder
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+        self._motion: OrderedDict[tuple[int, int], PairMotion] = OrderedDict()
+        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+
+    def fetch(self, earlier: int, later: int) -> PairMotion | None:
+        """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
+        pair = (earlier, later)
+        found = self._motion.get(pair) or self._load(pair) or self._measure(pair)
+        if found is None:
+            return None
+        self._motion[pair] = found
+        self._motion.move_to_end(pair)
+        while len(self._motion) > PAIRS_KEPT:
+            self._motion.popitem(last=False)
+        return found
+
+    def fetch_reversed(self, later: int, earlier: int) -> PairMotion | None:
+        """Give the motion for a propagation that runs backwards: from a later frame to the one before it."""
+        found = self.fetch(earlier, later)
+        return None if found is None else PairMotion(found.to_earlier, found.to_later)
+
+    def _name(self, pair: tuple[int, int]) -> list[str]:
+        return [FLOW, *(self._features.name(frame) for frame in pair)]
+
+    def _load(self, pair: tuple[int, int]) -> PairMotion | None:
+        tensors = self._folder.load(self._name(pair), torch.device("cpu"))
+        if tensors is None or tensors.keys() != set(FIELDS):
+            return None
+        return PairMotion(**tensors)
+
+    def _measure(self, pair: tuple[int, int]) -> PairMotion | None:
+        try:
+            pictures = [self._fetch_grey(frame) for frame in pair]
+        except InputError:
+            return None
+        measured = measure_motion(*pictures)
+        tensors = {name: torch.from_numpy(each).half() for name, each in zip(FIELDS, measured, strict=True)}
+        self._folder.save(self._name(pair), tensors)
+        return PairMotion(**tensors)
+
+    def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
+        """Give a frame as the flow sees it: (H, W) grey, from the image that is kept with its features."""
+        if frame in self._grey:  # as one of a pair before
+            return self._grey[frame]
+        image = self._features.fetch(frame).image[0].float().cpu()
+        luma = ((image * self._std + self._mean) * torch.tensor(LUMA)[:, None, None]).sum(0)  # (H, W)
+        grey: npt.NDArray[np.uint8] = (luma.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        self._grey[frame] = grey
+        while len(self._grey) > 2:
+            self._grey.popitem(last=False)
+        return grey
