@@ -174,12 +174,16 @@ class Client:
         """Forget a session and every file that nothing else uses; give the bytes these took on the server."""
         return self._control.ask(DeleteSession(session), SessionDeleted).nbytes
 
-    def start_propagation(self, session: str, settings: PropagationSettings, *, batch: bool = False) -> str:
+    def start_propagation(
+        self, session: str, settings: PropagationSettings, *, batch: bool = False, playhead: int | None = None
+    ) -> str:
         """Give the job that propagates the session as it is now; the same question gives the same job.
 
-        ``batch`` work makes way for whoever waits at a screen.
+        ``batch`` work makes way for whoever waits at a screen. ``playhead`` is the frame to show first: the job then also says
+        MattesStale and MatteProvisional.
         """
-        return self._start(StartPropagation(session, settings, batch))
+        first = () if playhead is None else (playhead,)
+        return self._start(StartPropagation(session, settings, batch, first))
 
     def start_suggestion(self, session: str, settings: SuggestionSettings) -> str:
         """Give the job that looks for frames to annotate next; needs a finished propagation of the present keys."""

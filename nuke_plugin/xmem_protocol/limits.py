@@ -2,7 +2,7 @@
 
 PREFIX = b"XMPP/1"
 WIRE_MAJOR = 1
-WIRE_MINOR = 2
+WIRE_MINOR = 3
 
 # Limits. A header is small because pixels never travel in it; Jupyter's control channel and h11 cap theirs alike.
 MAX_HEADER_BYTES = 64 * 1024

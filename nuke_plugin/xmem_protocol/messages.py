@@ -228,13 +228,15 @@ class SessionDeleted(Message):
 class StartPropagation(Message):
     """Run XMem++ over the session as it is now; the same question again gives the same job.
 
-    ``batch`` work makes way for whoever waits at a screen.
+    ``batch`` work makes way for whoever waits at a screen. ``playhead`` is the frame that the artist looks at, if there is one: a new job
+    says first which mattes are stale, and shows that frame's neighbourhood provisionally. What it gives in the end is the same.
     """
 
     TYPE: ClassVar[str] = "start_propagation"
     session: str
     settings: PropagationSettings
     batch: bool = False
+    playhead: tuple[int, ...] = ()  # one frame, or none
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,7 @@ class Progress(Event):
     """Where a job is. Times are in seconds; ``eta_seconds`` is -1 when not known yet."""
 
     TYPE: ClassVar[str] = "progress"
-    stage: str  # waiting, decoding, encoding, annotating, propagating, comparing
+    stage: str  # waiting, decoding, encoding, annotating, previewing, propagating, comparing
     done: int
     total: int
     frame: int
@@ -366,6 +368,22 @@ class MatteReady(Event):
     frame: int
     is_key: bool
     files: tuple[MatteFile, ...]
+
+
+@dataclass(frozen=True)
+class MatteProvisional(MatteReady):
+    """A frame as a first look around the playhead has it: whole and stored, until MatteReady of the same frame replaces it."""
+
+    TYPE: ClassVar[str] = "matte_provisional"
+
+
+@dataclass(frozen=True)
+class MattesStale(Event):
+    """Mattes of these frames, if there are any from before, are of other keys, until MatteReady says otherwise of each."""
+
+    TYPE: ClassVar[str] = "mattes_stale"
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)

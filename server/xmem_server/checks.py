@@ -161,6 +161,14 @@ def check_propagation(settings: PropagationSettings, shot: Shot) -> None:
         raise InputError("A PNG cannot hold layers. Use an EXR output, or layout per-object.")
 
 
+def check_playhead(playhead: tuple[int, ...], shot: Shot) -> None:
+    """Refuse a playhead that is not one frame of the shot, or none."""
+    if len(playhead) > 1:
+        raise InputError(f"There is one playhead; {len(playhead)} frames were given. Give one, or none.")
+    for frame in playhead:
+        check_frame(frame, shot)
+
+
 def _check_working_size(size: int, shot: Shot) -> None:
     side = min(shot.width, shot.height)
     if size and not MIN_SIDE <= size <= side:

@@ -16,7 +16,9 @@ from xmem_protocol import (
     JobFailed,
     JobInfo,
     MatteFile,
+    MatteProvisional,
     MatteReady,
+    MattesStale,
     SuggestionsReady,
 )
 from xmem_server.database import Database
@@ -28,7 +30,9 @@ QUEUED, RUNNING, INTERRUPTED = "queued", "running", "interrupted"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 PROPAGATION, SUGGESTION = "propagation", "suggestion"
 _FINAL_EVENTS = (JobDone.TYPE, JobFailed.TYPE, JobCancelled.TYPE)
-_EVENT_KINDS = kinds_of(MatteReady, FrameFailed, SuggestionsReady, JobDone, JobFailed, JobCancelled)
+_EVENT_KINDS = kinds_of(
+    MattesStale, MatteProvisional, MatteReady, FrameFailed, SuggestionsReady, JobDone, JobFailed, JobCancelled
+)
 _PLAN_KINDS = kinds_of(PropagationPlan, SuggestionPlan)
 _COLUMNS = "job, session, kind, params_hash, state, last_seq"
 
@@ -181,9 +185,10 @@ class JobTable:
         """Journal that no frame of the job failed, and say whether one did."""
         return self._database.write("DELETE FROM event WHERE job = ? AND type = ?", job, FrameFailed.TYPE) > 0
 
-    def remove_failure(self, job: str, frame: int) -> None:
-        """Journal that this frame did not fail after all."""
-        self._database.write("DELETE FROM event WHERE job = ? AND type = ? AND frame = ?", job, FrameFailed.TYPE, frame)
+    def remove_passed(self, job: str, frame: int) -> None:
+        """Journal that this frame did not fail after all, and that its provisional mattes are no more."""
+        for kind in (FrameFailed, MatteProvisional):
+            self._database.write("DELETE FROM event WHERE job = ? AND type = ? AND frame = ?", job, kind.TYPE, frame)
 
     def fetch_events(self, job: str, after_seq: int, limit: int) -> tuple[Event, ...]:
         """Give at most ``limit`` events after this number, in order."""

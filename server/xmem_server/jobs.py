@@ -28,6 +28,7 @@ from xmem_protocol import (
     JobFailed,
     LocalProtocolError,
     MatteFile,
+    MatteProvisional,
     MatteReady,
     Progress,
     ServerError,
@@ -231,9 +232,14 @@ class JobQueue:
         record = self._current()
         if self._jobs.has_event(event.job, MatteReady, event.frame):
             return  # computed again after a resume; the stored one stands
+        if event.is_provisional:
+            if not self._jobs.has_event(event.job, MatteProvisional, event.frame):
+                files = tuple(self._store_matte(record, file) for file in event.files)
+                self._jobs.add_event(MatteProvisional(event.job, 0, event.frame, event.is_key, files))
+            return
         files = tuple(self._store_matte(record, file) for file in event.files)
         with self._store.database.transaction():
-            self._jobs.remove_failure(event.job, event.frame)
+            self._jobs.remove_passed(event.job, event.frame)
             self._jobs.add_results(event.job, event.frame, files)
             self._jobs.add_event(MatteReady(event.job, 0, event.frame, event.is_key, files))
         self._deaths.pop(event.job, None)
@@ -344,6 +350,7 @@ class JobQueue:
                 plan,
                 plates=plates,
                 keys=keys,
+                before=update_matte_paths(plan.before, self._store.file_path),
                 cache=cache,
                 finished=tuple(sorted({frame for frame, _ in self._jobs.fetch_results(record.job)})),
                 snapshot=next((str(snapshot.path) for snapshot in snapshots if snapshot.path.exists()), ""),

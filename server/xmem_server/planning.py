@@ -43,8 +43,14 @@ class Material:
     colour_id: str
 
 
-def fetch_propagation_plan(job: str, material: Material, settings: PropagationSettings) -> PropagationPlan:
-    """Give the plan of a propagation, without paths.
+def fetch_propagation_plan(
+    job: str,
+    material: Material,
+    settings: PropagationSettings,
+    playhead: tuple[int, ...] = (),
+    before: tuple[MatteSource, ...] = (),
+) -> PropagationPlan:
+    """Give the plan of a propagation, without paths; ``before`` are the mattes that there were of earlier keys.
 
     Its plates are those of the range and, outside it, of the frames with keys: every key repairs the whole shot.
     Raises InputError when the material is not complete.
@@ -67,6 +73,8 @@ def fetch_propagation_plan(job: str, material: Material, settings: PropagationSe
         cache="",
         scratch="",
         colour_id=material.colour_id,
+        playhead=playhead,
+        before=before,
     )
 
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from xmem_protocol import Key, PropagationSettings, Shot, Suggestion, SuggestionSettings
 
+PREVIEW_FRAMES = (
+    12  # shown to either side of the playhead at most: the neighbourhood, for the exact pass waits meanwhile
+)
+
 
 @dataclass(frozen=True)
 class PlateSource:

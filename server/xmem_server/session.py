@@ -28,6 +28,7 @@ from xmem_protocol import (
     ListPlates,
     ListSessions,
     MakeThumbnail,
+    MattesStale,
     Message,
     Missing,
     OpenSession,
@@ -47,7 +48,7 @@ from xmem_server.engines import Engine
 from xmem_server.job_table import PROPAGATION, QUEUED, SUGGESTION, JobRecord, Plan
 from xmem_server.jobs import JobQueue
 from xmem_server.limits import ClientLimits
-from xmem_server.plans import PropagationPlan
+from xmem_server.plans import PREVIEW_FRAMES, MatteSource, PropagationPlan
 from xmem_server.session_access import SessionAccess, resolve
 from xmem_server.session_content import Effect, PlateDecoder, SessionContent
 from xmem_server.session_table import Request, SessionRecord
@@ -149,13 +150,18 @@ class SessionHost:
     def _start_propagation(self, client: ClientKey, message: StartPropagation) -> Effect:
         session = self._access.fetch_session(client, message.session)
         checks.check_propagation(message.settings, session.shot)
+        checks.check_playhead(message.playhead, session.shot)
         colour_id = self._decoder.fetch_colour_id(session.shot.colorspace)
 
         def effect() -> Message:
             material = self._fetch_material(session, colour_id)
-            plan = planning.fetch_propagation_plan(_new_job(), material, message.settings)
+            before = self._fetch_before(session, message)
+            plan = planning.fetch_propagation_plan(_new_job(), material, message.settings, message.playhead, before)
             identity = planning.fetch_propagation_identity(plan, self._model_sha256())
-            return self._accept(session, PROPAGATION, identity, plan, is_batch=message.batch)
+            accepted = self._accept(session, PROPAGATION, identity, plan, is_batch=message.batch)
+            if message.playhead and accepted.job == plan.job:
+                self._store.jobs.add_event(MattesStale(plan.job, 0, message.settings.first, message.settings.last))
+            return accepted
 
         return effect
 
@@ -176,7 +182,7 @@ class SessionHost:
 
     def _accept(
         self, session: SessionRecord, kind: str, identity: str, plan: Plan, *, is_batch: bool = False
-    ) -> Message:
+    ) -> JobAccepted:
         """Queue a job, or the one that has the same identity."""
         known = self._store.jobs.find(session.number, identity)
         if known is not None:
@@ -184,6 +190,15 @@ class SessionHost:
             return JobAccepted(known.job)
         self._store.jobs.add(JobRecord(plan.job, session.number, kind, identity, QUEUED, 0), plan, is_batch=is_batch)
         return JobAccepted(plan.job)
+
+    def _fetch_before(self, session: SessionRecord, message: StartPropagation) -> tuple[MatteSource, ...]:
+        """Give the mattes around the playhead of the propagation that finished last, if they were made alike."""
+        for playhead, job in zip(message.playhead, self._store.jobs.fetch_done(session.number), strict=False):
+            plan = self._store.jobs.fetch_plan(job)
+            if isinstance(plan, PropagationPlan) and plan.settings.layout == message.settings.layout:
+                sources = planning.fetch_matte_sources(self._store.jobs.fetch_results(job), plan.keys)
+                return tuple(each for each in sources if abs(each.frame - playhead) <= PREVIEW_FRAMES)
+        return ()
 
     def _fetch_propagated(self, session: SessionRecord, colour_id: str) -> tuple[str, PropagationPlan, str]:
         """Give the finished propagation of the present keys, plates and colour asked for last: its job, plan, identity."""

@@ -8,13 +8,26 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xmem_protocol import BAD_REQUEST, JobAccepted, Key, Message, Plate, ServerError, SessionDeleted, SessionState, Shot
+from xmem_protocol import (
+    BAD_REQUEST,
+    JobAccepted,
+    Key,
+    MatteProvisional,
+    Message,
+    Plate,
+    ServerError,
+    SessionDeleted,
+    SessionState,
+    Shot,
+)
 from xmem_server.database import Database
 from xmem_server.pipes import kinds_of, pack_message, unpack_message
 
 _REPLIES_KEPT = 2000  # per client; a request is sent again within minutes, not after thousands of others
 _ALL_REPLIES_KEPT = 200_000  # of all clients, for those that never come back
 _REPLY_KINDS = kinds_of(JobAccepted, SessionDeleted)
+_EVENT_KINDS = kinds_of(MatteProvisional)
+_PROVISIONAL = "SELECT body FROM event JOIN job ON job.job = event.job WHERE type = ? AND ? IN (0, session)"
 EDIT, UNDO, REDO = "edit", "undo", "redo"
 
 
@@ -166,6 +179,8 @@ class SessionTable:
             "SELECT DISTINCT sha256 FROM result JOIN job ON job.job = result.job WHERE ? IN (0, session)",
         ):
             used |= {row[0] for row in self._database.fetch(statement, number)}
+        for (body,) in self._database.fetch(_PROVISIONAL, MatteProvisional.TYPE, number):
+            used |= {file.sha256 for file in unpack_message(body, _EVENT_KINDS).files}
         for before, after in self._database.fetch("SELECT before, after FROM revision WHERE ? IN (0, session)", number):
             used |= {key.sha256 for key in (_unpack_key(before), _unpack_key(after)) if key is not None}
         return used - {""}

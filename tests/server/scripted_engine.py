@@ -113,6 +113,9 @@ class ScriptedEngine:
         keys = {source.key.frame for source in plan.keys}
         frames = range(plan.settings.first, plan.settings.last + 1)
         start = int(Path(plan.snapshot).stem) + 1 if script.get("resumes") and plan.snapshot else frames[0]
+        for frame in () if plan.finished else plan.playhead:
+            file = self.write_matte(plan, script, frame, "provisional ")
+            self.say(EngineMatte(plan.job, frame, frame in keys, (file,), is_provisional=True))
         for done, frame in enumerate(frames):
             if frame < start:
                 continue
@@ -148,10 +151,10 @@ class ScriptedEngine:
         while script.get("wait_at") == frame and not (self.folder / "go").exists() and not self.cancelled:
             time.sleep(0.01)
 
-    def write_matte(self, plan: PropagationPlan, script: dict[str, Any], frame: int) -> WrittenMatte:
+    def write_matte(self, plan: PropagationPlan, script: dict[str, Any], frame: int, kind: str = "") -> WrittenMatte:
         folder = self.folder if script.get("bad_path") else Path(plan.scratch)
-        path = folder / f"1.{frame}.exr"
-        content = f"matte of {frame} by {len(plan.keys)} keys".encode()
+        path = folder / f"{kind.strip()}1.{frame}.exr"
+        content = f"{kind}matte of {frame} by {len(plan.keys)} keys".encode()
         path.write_bytes(content)
         nbytes = len(content) + (1 if script.get("wrong_size") else 0)
         return WrittenMatte(1, str(path), hashlib.sha256(content).hexdigest(), nbytes, ".exr")

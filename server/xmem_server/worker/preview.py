@@ -17,12 +17,11 @@ from torch import Tensor
 from xmem_core.engine import Engine, FrameResult, Propagation
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
-from xmem_server.plans import MatteSource, PropagationPlan
+from xmem_server.plans import PREVIEW_FRAMES, MatteSource, PropagationPlan
 from xmem_server.worker.features import FeatureCache
 from xmem_server.worker.matte_writer import fetch_matte
 from xmem_server.worker.motion_cache import MotionCache
 
-PREVIEW_FRAMES = 12  # to either side at most: the neighbourhood, for the exact pass waits meanwhile
 SETTLED = 0.02  # of the object's pixels differ from the matte before: as good as unchanged
 _SETTLED_FRAMES = 2  # in a row end a side
 
