@@ -119,8 +119,10 @@ class Running(Activity):
             settings=settings.propagation,
             cache=fetch_cache(shot),
             given=tuple(zip(shot.key_frames, shot.key_objects)),
+            playhead=settings.playhead if shot.first <= settings.playhead <= shot.last else None,
         )
         super().__init__(node, shot, Job(order, connect))
+        self.playhead = order.playhead
         self.fingerprints: dict[tuple[str, int], str] = {}
         keys = [(KEY, frame) for frame in shot.key_frames]
         self._unknown = [*keys, *((PLATE, frame) for frame in range(shot.first, shot.last + 1))]

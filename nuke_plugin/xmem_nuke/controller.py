@@ -257,7 +257,8 @@ class Controller:
         state = states.update_state(happening, self._states[session])
         self._set_state(state)
         if isinstance(happening, MatteArrived):
-            self._mattes_due.setdefault(session, time.monotonic())
+            is_looked_at = happening.is_provisional and happening.frame == getattr(activity, "playhead", None)
+            self._mattes_due.setdefault(session, 0.0 if is_looked_at else time.monotonic())
         elif isinstance(happening, KeysAccepted):
             self._host.write_keyed(activity.node, sorted({key.frame for key in happening.keys}))
             self._host.write_suggested(activity.node, [row.frame for row in state.suggestions])

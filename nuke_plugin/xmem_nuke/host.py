@@ -26,11 +26,12 @@ class RenderStoppedError(Exception):
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What the node's knobs say besides the shot. ``connection_file`` tells where the server is."""
+    """What the node's knobs say besides the shot. ``connection_file`` tells where the server is, ``playhead`` what the artist looks at."""
 
     propagation: PropagationSettings
     suggestion: SuggestionSettings
     connection_file: Path
+    playhead: int
 
 
 class Host(Protocol):

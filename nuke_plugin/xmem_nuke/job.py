@@ -25,6 +25,7 @@ from xmem_nuke.orders import (
     Happening,
     KeysAccepted,
     MatteArrived,
+    MattesOutdated,
     Order,
     Rendered,
     RenderWanted,
@@ -44,7 +45,9 @@ from xmem_protocol import (
     JobCancelled,
     JobDone,
     JobFailed,
+    MatteProvisional,
     MatteReady,
+    MattesStale,
     Progress,
     SuggestionsReady,
     XMemError,
@@ -160,7 +163,7 @@ class Job:
             self._said.put(KeysAccepted(sending.keys))
             sending.send_plates()
             self._check()
-            job = client.start_propagation(order.session, order.settings)
+            job = client.start_propagation(order.session, order.settings, playhead=order.playhead)
             self._note_job(job)
             plates = remembered.fetch_plates(order.session)
             pictures = fetch_thumbnails(client, order.session, sending.keys, plates, order.cache)
@@ -207,8 +210,11 @@ class Job:
             if ended is not None:
                 self._say_thumbnails(pictures)
                 return ended
+            if isinstance(event, MattesStale) and remembered is not None:
+                remembered.note_stale(event.first, event.last)
             if isinstance(event, MatteReady) and remembered is not None:
                 self._fetch_mattes(client, event, remembered)
+                remembered.note_arrived(event.frame, is_provisional=isinstance(event, MatteProvisional))
             happening = _happening_of(event)
             if happening is not None:
                 self._said.put(happening)
@@ -298,7 +304,9 @@ def _happening_of(event: Event) -> Happening | None:
     if isinstance(event, Progress):
         return StageMade(event.stage, event.done, event.total, event.frame, event.frames_per_second, event.eta_seconds)
     if isinstance(event, MatteReady):
-        return MatteArrived(event.frame, event.is_key)
+        return MatteArrived(event.frame, event.is_key, isinstance(event, MatteProvisional))
+    if isinstance(event, MattesStale):
+        return MattesOutdated(event.first, event.last)
     if isinstance(event, FrameFailed):
         return FrameRefused(event.frame, event.message)
     if isinstance(event, SuggestionsReady):

@@ -32,8 +32,11 @@ def look_at_keys(host: Host, node: Node, state: NodeState, sent: Mapping[tuple[s
     Raises InputError when the node cannot be run as it is, NodeGoneError when there is no node.
     """
     shot = host.fetch_shot(node)
+    provisional, stale = state.provisional, state.stale
     if sent is None:
-        sent = {(KEY, frame): known for frame, known in Remembered(fetch_cache(shot)).sent_keys.items()}
+        remembered = Remembered(fetch_cache(shot))
+        sent = {(KEY, frame): known for frame, known in remembered.sent_keys.items()}
+        provisional, stale = frozenset(remembered.provisional), frozenset(remembered.stale)
     known = {row.frame: row for row in state.keys}
     if not known:
         known = {frame: KeyRow(frame, (), (), IN_MEMORY) for frame in host.fetch_keyed(node)}
@@ -57,6 +60,8 @@ def look_at_keys(host: Host, node: Node, state: NodeState, sent: Mapping[tuple[s
         last=shot.last,
         suggestions=suggestions,
         mattes=_fetch_mattes(shot),
+        provisional=provisional,
+        stale=stale,
     )
     return update_key_rows(looked, rows)
 

@@ -77,7 +77,7 @@ class NukeHost:
         suggestion = SuggestionSettings(
             count=int(node["suggest_count"].value()), alpha=float(node["suggest_alpha"].value())
         )
-        return NodeSettings(propagation, suggestion, self.fetch_connection_file(node))
+        return NodeSettings(propagation, suggestion, self.fetch_connection_file(node), fetch_current_frame())
 
     @_of_live_node
     def fetch_connection_file(self, node: Any) -> Path:

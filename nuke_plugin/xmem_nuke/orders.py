@@ -27,7 +27,7 @@ class RunOrder:
 
     ``objects`` pairs the artist's object numbers with the channels of a key's file. ``cache`` is the folder of this
     session: mattes go to ``cache/OBJECT/FRAME.exr``. ``given`` pairs key frames with the objects keyed on them; a frame
-    that is not in it has them all.
+    that is not in it has them all. ``playhead`` is the frame to show first, None for none.
     """
 
     session: str
@@ -36,6 +36,7 @@ class RunOrder:
     settings: PropagationSettings
     cache: Path
     given: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    playhead: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,19 @@ class StageMade:
 
 @dataclass(frozen=True)
 class MatteArrived:
-    """The mattes of a frame are in the cache folder, whole."""
+    """The mattes of a frame are in the cache folder, whole; provisional ones are replaced before the run is done."""
 
     frame: int
     is_key: bool
+    is_provisional: bool = False
+
+
+@dataclass(frozen=True)
+class MattesOutdated:
+    """Mattes of these frames are of earlier keys until they arrive."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,7 @@ Happening = Union[
     KeysAccepted,
     StageMade,
     MatteArrived,
+    MattesOutdated,
     FrameRefused,
     SuggestionsArrived,
     ThumbnailArrived,

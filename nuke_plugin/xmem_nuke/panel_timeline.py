@@ -6,6 +6,8 @@ from xmem_nuke.panel_qt import QtCore, QtGui, QtWidgets
 from xmem_nuke.states import EDITED, IN_MEMORY, NodeState
 
 MATTE = QtGui.QColor("#4f7f5f")
+PROVISIONAL = QtGui.QColor("#8fbf6f")
+STALE = QtGui.QColor("#5c5f55")
 KEY = QtGui.QColor("#e6b422")
 SUGGESTION = QtGui.QColor("#5fb8de")
 LOST = QtGui.QColor("#e0705f")
@@ -76,9 +78,14 @@ class TimelineStrip(QtWidgets.QWidget):
         painter.fillRect(
             QtCore.QRectF(self._left(), top, self._width(), height), self.palette().color(QtGui.QPalette.ColorRole.Base)
         )
-        for first, last in _runs(self._state.mattes):
-            left, right = self._edge(max(first, self._state.first)), self._edge(min(last, self._state.last) + 1)
-            painter.fillRect(QtCore.QRectF(left, top, max(1.0, right - left), height), MATTE)
+        for frames, colour in (
+            (self._state.mattes, MATTE),
+            (self._state.stale, STALE),
+            (self._state.provisional, PROVISIONAL),
+        ):
+            for first, last in _runs(frames):
+                left, right = self._edge(max(first, self._state.first)), self._edge(min(last, self._state.last) + 1)
+                painter.fillRect(QtCore.QRectF(left, top, max(1.0, right - left), height), colour)
         for frame, _ in self._state.refused:
             painter.fillRect(QtCore.QRectF(self._edge(frame), top, max(2.0, self._step()), height), LOST)
         if self._state.first <= self._now <= self._state.last:
@@ -113,10 +120,12 @@ class TimelineStrip(QtWidgets.QWidget):
         )
         painter.drawText(box, QtCore.Qt.AlignmentFlag.AlignLeft, str(self._state.first))
         painter.drawText(box, QtCore.Qt.AlignmentFlag.AlignRight, str(self._state.last))
-        painter.drawText(box, QtCore.Qt.AlignmentFlag.AlignHCenter, f"{len(self._state.mattes)} mattes")
+        painter.drawText(box, QtCore.Qt.AlignmentFlag.AlignHCenter, _count_mattes(self._state))
 
     def _describe(self, frame: int) -> str:
         parts = [f"Frame {frame}"]
+        parts += ["matte of earlier keys"] if frame in self._state.stale else []
+        parts += ["provisional matte, replaced by the run"] if frame in self._state.provisional else []
         parts += [f"key, {row.state}" for row in self._state.keys if row.frame == frame]
         parts += [row.reason for row in self._state.suggestions if row.frame == frame]
         parts += [message for failed, message in self._state.refused if failed == frame]
@@ -142,6 +151,12 @@ class TimelineStrip(QtWidgets.QWidget):
 
     def _x(self, frame: int) -> float:
         return self._edge(frame) + self._step() / 2
+
+
+def _count_mattes(state: NodeState) -> str:
+    kinds = ((len(state.provisional), "provisional"), (len(state.stale), "of earlier keys"))
+    rest = "".join(f", {count} {kind}" for count, kind in kinds if count)
+    return f"{len(state.mattes)} mattes{rest}"
 
 
 def _x_of(event: QtGui.QMouseEvent) -> float:

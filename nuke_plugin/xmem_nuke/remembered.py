@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ class Remembered:
     """A JSON file in the cache folder. Losing it costs renders, never a key or a matte. Belongs to one thread.
 
     ``plates`` are the frames that the server's session was given, with their content; ``mattes`` name the content of the
-    files in the folder; ``empty`` are key pictures (content and channel) in which the server found no object.
+    files in the folder; ``empty`` are key pictures (content and channel) in which the server found no object. ``provisional`` and
+    ``stale`` are frames whose mattes in the folder are a first look, or of earlier keys.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,6 +33,8 @@ class Remembered:
         self._sent_keys: dict[str, str] = fields.get("sent_keys", {})
         self.mattes: dict[str, str] = fields.get("mattes", {})
         self.empty: set[str] = set(fields.get("empty", ()))
+        self.provisional = _frames_of(fields.get("provisional", ()))
+        self.stale = _frames_of(fields.get("stale", ()))
 
     def fetch_content(self, kind: str, fingerprint: str) -> str:
         """Give the SHA-256 of what was rendered under this fingerprint, empty when that is not known."""
@@ -60,6 +64,17 @@ class Remembered:
         """Remember the plates of the one session that is in use now."""
         self._plates = {session: {str(frame): sha256 for frame, sha256 in plates.items()}}
 
+    def note_stale(self, first: int, last: int) -> None:
+        """Remember that the mattes there are of these frames are of earlier keys."""
+        known = _frames_of(int(name.split("/")[1]) for name in self.mattes)
+        self.stale |= {frame for frame in known if first <= frame <= last}
+        self.provisional -= self.stale
+
+    def note_arrived(self, frame: int, *, is_provisional: bool) -> None:
+        """Remember what the mattes of a frame are now."""
+        self.stale.discard(frame)
+        (self.provisional.add if is_provisional else self.provisional.discard)(frame)
+
     def save(self) -> None:
         """Write the file in one step. Raises InputError when the folder cannot be written."""
         names = list(self._fingerprints)[-_MOST_FINGERPRINTS:]
@@ -70,6 +85,8 @@ class Remembered:
             "sent_keys": self._sent_keys,
             "mattes": self.mattes,
             "empty": sorted(self.empty),
+            "provisional": sorted(self.provisional),
+            "stale": sorted(self.stale),
         }
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
@@ -80,6 +97,10 @@ class Remembered:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _frames_of(numbers: Iterable[object]) -> set[int]:
+    return {number for number in numbers if isinstance(number, int)}
 
 
 def prepare_folder(folder: Path) -> None:
@@ -101,7 +122,15 @@ def _read(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text("utf-8"))
         if not isinstance(fields, dict) or fields.get("version") != _VERSION:
             return {}
-        kinds = {"fingerprints": dict, "plates": dict, "sent_keys": dict, "mattes": dict, "empty": list}
+        kinds = {
+            "fingerprints": dict,
+            "plates": dict,
+            "sent_keys": dict,
+            "mattes": dict,
+            "empty": list,
+            "provisional": list,
+            "stale": list,
+        }
         return {name: fields[name] for name, kind in kinds.items() if isinstance(fields.get(name), kind)}
     except (OSError, ValueError, RecursionError):
         return {}

@@ -19,6 +19,7 @@ from xmem_nuke.orders import (
     Happening,
     KeysAccepted,
     MatteArrived,
+    MattesOutdated,
     RenderWanted,
     ServerSeen,
     ServerSilent,
@@ -48,6 +49,7 @@ _STAGES = {
     "decoding": "Reading the plate",
     "encoding": "Looking at the plate",
     "annotating": "Learning the keys",
+    "previewing": "Looking around the playhead",
     "propagating": "Pulling mattes",
     "comparing": "Comparing frames",
 }
@@ -91,7 +93,8 @@ class SuggestionRow:
 class NodeState:
     """Everything there is to show of one XMem node. ``message`` is the last thing to tell the artist.
 
-    ``eta_seconds`` is -1 when not known. The four counts are of the present or last run.
+    ``eta_seconds`` is -1 when not known. The four counts are of the present or last run. Of the frames with ``mattes``, the
+    ``provisional`` ones are a first look around the playhead, and the ``stale`` ones of earlier keys.
     """
 
     session: str
@@ -107,6 +110,8 @@ class NodeState:
     keys: tuple[KeyRow, ...] = ()
     suggestions: tuple[SuggestionRow, ...] = ()
     mattes: frozenset[int] = frozenset()
+    provisional: frozenset[int] = frozenset()
+    stale: frozenset[int] = frozenset()
     refused: tuple[tuple[int, str], ...] = ()
     message: str = ""
     is_error: bool = False
@@ -238,9 +243,20 @@ def _(happening: StageMade, state: NodeState) -> NodeState:
 
 @update_state.register
 def _(happening: MatteArrived, state: NodeState) -> NodeState:
+    frame = {happening.frame}
     return dataclasses.replace(
-        state, mattes=state.mattes | {happening.frame}, phase=_keep_cancelling(state, PROPAGATING)
+        state,
+        mattes=state.mattes | frame,
+        provisional=state.provisional | frame if happening.is_provisional else state.provisional - frame,
+        stale=state.stale - frame,
+        phase=_keep_cancelling(state, PROPAGATING),
     )
+
+
+@update_state.register
+def _(happening: MattesOutdated, state: NodeState) -> NodeState:
+    stale = frozenset(frame for frame in state.mattes if happening.first <= frame <= happening.last)
+    return dataclasses.replace(state, stale=state.stale | stale, provisional=state.provisional - stale)
 
 
 @update_state.register
@@ -264,10 +280,10 @@ def _(happening: SuggestionsArrived, state: NodeState) -> NodeState:
 @update_state.register
 def _(happening: Ended, state: NodeState) -> NodeState:
     if happening.how == FAILED:
-        return fail(state, happening.message, happening.detail)
+        return fail(state, f"{happening.message}{_explain_unsettled(state)}", happening.detail)
     ended = dataclasses.replace(state, phase=IDLE, is_error=False, detail=happening.detail, eta_seconds=-1.0)
     if happening.how == CANCELLED:
-        return dataclasses.replace(ended, message=happening.message)
+        return dataclasses.replace(ended, message=f"{happening.message}{_explain_unsettled(state)}")
     if state.phase == SUGGESTING:
         return dataclasses.replace(ended, message=_explain_suggestions(state))
     return dataclasses.replace(ended, message=_explain_done(state, happening.message))
@@ -338,6 +354,13 @@ def _explain_done(state: NodeState, summary: str) -> str:
     travelled = f"{_count(state.sent_keys, 'key')} and {_count(state.sent_plates, 'plate frame')} travelled"
     how = f" The server {summary.rstrip('.')}." if summary else ""
     return f"Done: mattes on frames {state.first} to {state.last}; {travelled}.{how}"
+
+
+def _explain_unsettled(state: NodeState) -> str:
+    """Give a sentence on the mattes that are not what the present keys give; nothing when there are none."""
+    parts = [f"{_count(len(state.provisional), 'matte')} provisional"] if state.provisional else []
+    parts += [f"{_count(len(state.stale), 'matte')} of earlier keys"] if state.stale else []
+    return f" Until then there are {' and '.join(parts)}." if parts else ""
 
 
 def _explain_suggestions(state: NodeState) -> str:

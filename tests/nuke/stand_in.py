@@ -43,6 +43,7 @@ class StandInHost:
         self.rendered = []
         self.longest = 0.0  # seconds that one posted call held the main thread, renders left out
         self.stop_render_at = None
+        self.playhead = 0  # outside every shot here
         self.on_render = lambda kind, frame: None  # what the artist does while Nuke renders
         self._posted = queue.Queue()
         self._thread = threading.current_thread()
@@ -99,7 +100,7 @@ class StandInHost:
     def fetch_settings(self, node, shot):
         self._check(node)
         propagation = PropagationSettings(shot.first, shot.last)
-        return NodeSettings(propagation, SuggestionSettings(1), Path(self.connection_file))
+        return NodeSettings(propagation, SuggestionSettings(1), Path(self.connection_file), self.playhead)
 
     def fetch_connection_file(self, node):
         self._check(node)

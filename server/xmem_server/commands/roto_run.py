@@ -50,6 +50,7 @@ _STAGES = {
     "decoding": "Reading plates",
     "encoding": "Looking at plates",
     "annotating": "Learning your keys",
+    "previewing": "Looking around the playhead",
     "propagating": "Pulling mattes",
     "comparing": "Comparing frames",
 }
