@@ -93,7 +93,7 @@ class Reference:
 
     def __init__(self, model: LoadedModel, decoder: Decoder, shelf: Shelf, folder: Path) -> None:
         self._model = model
-        place_network(model, torch.device("cpu"))
+        place_network(model.network, torch.device("cpu"))
         self._decoder = decoder
         self._shelf = shelf
         self._folder = folder

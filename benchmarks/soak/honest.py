@@ -142,7 +142,8 @@ class HonestClient(threading.Thread):
             self._ledger.accuse(f"{self.name}: after {action} the keys are {self._mine.keys}, not {wanted}")
 
     def _start(self, client: Client) -> str:
-        job = client.start_propagation(SESSION, SETTINGS, batch=self._random.random() < 0.3)
+        playhead = self._random.choice((None, *range(SHOT.first, SHOT.last + 1)))
+        job = client.start_propagation(SESSION, SETTINGS, batch=self._random.random() < 0.3, playhead=playhead)
         self._mine.jobs.add(job)
         return job
 

@@ -39,7 +39,14 @@ def make_shot(folder: Path, frames: int, size: tuple[int, int], objects: int) ->
     return SpeedShot(plates, masks, *size, objects)
 
 
-def fetch_propagation(shot: SpeedShot, work: Path, job: str, keyed: tuple[int, ...]) -> PropagationPlan:
+def fetch_propagation(
+    shot: SpeedShot,
+    work: Path,
+    job: str,
+    keyed: tuple[int, ...],
+    playhead: tuple[int, ...] = (),
+    before: tuple[MatteSource, ...] = (),
+) -> PropagationPlan:
     """Give the plan of a propagation of the whole shot; jobs below one ``work`` share their encoded frames."""
     scratch = work / job
     scratch.mkdir(parents=True, exist_ok=True)
@@ -63,6 +70,8 @@ def fetch_propagation(shot: SpeedShot, work: Path, job: str, keyed: tuple[int, .
         snapshot="",
         cache=str(work / "cache"),
         scratch=str(scratch),
+        playhead=playhead,
+        before=before,
     )
 
 

@@ -25,6 +25,7 @@ from xmem_protocol import (
 
 Source = Union[Connection, Callable[[], Connection]]
 _FRAME_MARGIN = 64 * 1024  # CURVE and framing add some bytes to a message
+_LINGER_MILLISECONDS = 200
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class ClientLane:
         return None
 
     def close(self) -> None:
-        """Close the socket; what was not sent is dropped."""
+        """Close the socket, without waiting; what cannot be sent within a moment is dropped."""
         if self._socket is not None:
-            self._socket.close(linger=0)
+            self._socket.close()
             self._socket = None
 
     def _note_sign_of_life(self) -> None:
@@ -156,7 +157,9 @@ def _open_socket(context: zmq.Context[zmq.Socket[bytes]], connection: Connection
     address = connection.control if lane == "control" else connection.bulk
     socket = context.socket(zmq.DEALER)
     try:
-        socket.linger = 0
+        # Not 0: libzmq 4.3.5 ends the whole process (Nuke!) when a connection breaks while a socket is closed without waiting
+        # and one of its messages is half sent (its issue 3442). What still goes out has an id, and its effect once.
+        socket.linger = _LINGER_MILLISECONDS
         # Unlimited, and no ZMTP heartbeats: libzmq 4.3.5 can end the whole process (Nuke!) when a connection breaks while
         # its queue is full (its issues 3937 and 4767). The credit bounds what waits here; we ping ourselves.
         socket.setsockopt(zmq.RCVHWM, 0)

@@ -134,7 +134,7 @@ def raw_socket(endpoint, connection=None):
     """Give a DEALER of our own, with or without the keys."""
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
-    socket.linger = 0
+    socket.linger = 300  # not 0: see xmem_client.lane
     if connection is not None:
         socket.curve_serverkey = connection.server_key.encode()
         socket.curve_publickey = connection.public_key.encode()

@@ -7,6 +7,7 @@ import logging
 import torch
 
 from xmem_core.errors import CoreError
+from xmem_core.network import XMem
 from xmem_core.weights import LoadedModel, load_model
 from xmem_protocol import BAD_INPUT, INTERNAL, OUT_OF_MEMORY, InputError, ServerError
 from xmem_server.decoding import Decoder
@@ -49,9 +50,9 @@ def fetch_device(name: str) -> torch.device:
     return device
 
 
-def place_network(model: LoadedModel, device: torch.device) -> None:
-    """Put a model on a device, laid out as convolutions are fastest there; the numbers are the same up to rounding."""
-    model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def place_network(network: XMem, device: torch.device) -> None:
+    """Put a network on a device, laid out as convolutions are fastest there; the numbers are the same up to rounding."""
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class EngineLoop:
@@ -70,7 +71,7 @@ class EngineLoop:
         except CoreError as error:
             self._channel.send(EngineRefused(str(error)))
             return
-        place_network(model, device)
+        place_network(model.network, device)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder() as decoder:
             while True:
