@@ -302,7 +302,15 @@ def _end_of(event: Event) -> Ended | None:
 
 def _happening_of(event: Event) -> Happening | None:
     if isinstance(event, Progress):
-        return StageMade(event.stage, event.done, event.total, event.frame, event.frames_per_second, event.eta_seconds)
+        return StageMade(
+            event.stage,
+            event.done,
+            event.total,
+            event.frame,
+            event.frames_per_second,
+            event.eta_seconds,
+            event.note,
+        )
     if isinstance(event, MatteReady):
         return MatteArrived(event.frame, event.is_key, isinstance(event, MatteProvisional))
     if isinstance(event, MattesStale):

@@ -122,7 +122,7 @@ class ThumbnailArrived:
 
 @dataclass(frozen=True)
 class StageMade:
-    """Where the server is. Times are in seconds; ``eta_seconds`` is -1 when not known yet."""
+    """Where the server is. Times are in seconds; ``eta_seconds`` is -1 when not known yet. ``note`` says how it works: its memory, its size."""
 
     stage: str
     done: int
@@ -130,6 +130,7 @@ class StageMade:
     frame: int
     frames_per_second: float
     eta_seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)

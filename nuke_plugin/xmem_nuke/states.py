@@ -93,7 +93,7 @@ class SuggestionRow:
 class NodeState:
     """Everything there is to show of one XMem node. ``message`` is the last thing to tell the artist.
 
-    ``eta_seconds`` is -1 when not known. The four counts are of the present or last run. Of the frames with ``mattes``, the
+    ``eta_seconds`` is -1 when not known, ``note`` what the server says of how it works. The four counts are of the present or last run. Of the frames with ``mattes``, the
     ``provisional`` ones are a first look around the playhead, and the ``stale`` ones of earlier keys.
     """
 
@@ -107,6 +107,7 @@ class NodeState:
     total: int = 0
     frames_per_second: float = 0.0
     eta_seconds: float = -1.0
+    note: str = ""
     keys: tuple[KeyRow, ...] = ()
     suggestions: tuple[SuggestionRow, ...] = ()
     mattes: frozenset[int] = frozenset()
@@ -238,6 +239,7 @@ def _(happening: StageMade, state: NodeState) -> NodeState:
         total=happening.total,
         frames_per_second=happening.frames_per_second,
         eta_seconds=happening.eta_seconds,
+        note=happening.note,
     )
 
 
@@ -312,7 +314,8 @@ def describe(state: NodeState, server: ServerState = None) -> str:
         return f"Waiting for {_count(state.total, 'other job')}{soon}."
     words = _STAGES.get(state.stage, _PHASES[state.phase]) if state.phase == PROPAGATING else _PHASES[state.phase]
     counted = f" {state.done}/{state.total}" if state.total and state.phase not in (CANCELLING, COMPARING) else ""
-    return f"{words}{counted}{describe_speed(state)}."
+    note = f" Takes {state.note}." if state.note and state.phase == PROPAGATING else ""
+    return f"{words}{counted}{describe_speed(state)}.{note}"
 
 
 def describe_server(server: ServerState) -> str:

@@ -349,7 +349,7 @@ class Event(Message):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Where a job is. Times are in seconds; ``eta_seconds`` is -1 when not known yet."""
+    """Where a job is. Times are in seconds; ``eta_seconds`` is -1 when not known yet. ``note`` says how it works: memory, working size."""
 
     TYPE: ClassVar[str] = "progress"
     stage: str  # waiting, decoding, encoding, annotating, previewing, propagating, comparing
@@ -358,6 +358,7 @@ class Progress(Event):
     frame: int
     frames_per_second: float
     eta_seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)

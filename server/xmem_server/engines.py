@@ -81,7 +81,8 @@ class Engine(Protocol):
 class EngineProcess:
     """One engine as a child process. Its methods may be called from any thread, and none but ``start`` waits.
 
-    ``command`` replaces the real engine's command line, for tests.
+    ``memory`` is what its jobs may take in bytes, 0 for four fifths of what there is. ``command`` replaces the real engine's command
+    line, for tests.
     """
 
     def __init__(
@@ -89,12 +90,12 @@ class EngineProcess:
         model: str,
         device: str,
         *,
+        memory: int = 0,
         command: Sequence[str] | None = None,
         start_seconds: float = START_SECONDS,
     ) -> None:
-        self._command = tuple(
-            command or (sys.executable, "-m", "xmem_server.worker", "--model", model, "--device", device)
-        )
+        options = ("--model", model, "--device", device, "--memory", str(memory))
+        self._command = tuple(command or (sys.executable, "-m", "xmem_server.worker", *options))
         self._start_seconds = start_seconds
         self._model = model
         self._device = device

@@ -225,6 +225,7 @@ class JobQueue:
                 event.frame,
                 event.frames_per_second,
                 event.eta_seconds,
+                event.note,
             )
 
     @_take.register

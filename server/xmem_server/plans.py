@@ -53,7 +53,7 @@ class PropagationPlan:
     ``cache`` is a folder for encoded features, shared by every job of the session. ``scratch`` is the job's own.
     ``colour_id`` is what the shot's colour space did to numbers when the job was started: it names what is made of them.
     ``playhead`` is the frame to look at first, if there is one, and ``before`` the mattes that there were of earlier keys: neither
-    changes what the job gives in the end.
+    changes what the job gives in the end. ``note`` is the engine's own: how it will work.
     """
 
     job: str
@@ -69,6 +69,7 @@ class PropagationPlan:
     colour_id: str = ""
     playhead: tuple[int, ...] = ()
     before: tuple[MatteSource, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class EngineRefused:
 
 @dataclass(frozen=True)
 class EngineProgress:
-    """Where the job is; may be dropped."""
+    """Where the job is; may be dropped. ``note`` says how it works: its memory, its working size."""
 
     job: str
     stage: str
@@ -135,6 +136,7 @@ class EngineProgress:
     frame: int
     frames_per_second: float
     eta_seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)

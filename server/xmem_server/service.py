@@ -51,7 +51,7 @@ class ServeSettings:
 
     ``bind`` is ``tcp://ADDRESS``; port 0 takes a free one, on the loopback alone. ``readable_roots`` are folders from which
     files may be taken by path, on this machine, instead of travelling. ``memory_limit`` is in bytes: a network process that
-    holds more starts itself again.
+    holds more starts itself again. ``engine_memory``, in bytes, bounds what a job may take; 0 is four fifths of what there is.
     """
 
     state: Path
@@ -64,6 +64,7 @@ class ServeSettings:
     readable_roots: tuple[Path, ...] = ()
     limits: ClientLimits = field(default_factory=ClientLimits)
     memory_limit: int = 2 * 1024**3
+    engine_memory: int = 0
     storage: StorageLimits = field(default_factory=StorageLimits)
 
 
@@ -79,7 +80,7 @@ def serve(settings: ServeSettings) -> int:
     if before is not None:
         settings = dataclasses.replace(settings, control_port=before.control_port, bulk_port=before.bulk_port)
     try:
-        engine = EngineProcess(settings.model, settings.device)
+        engine = EngineProcess(settings.model, settings.device, memory=settings.engine_memory)
         with start_server(settings, engine, before.engine if before else None) as server:
             _supervise(server, settings)
     except XMemError as error:

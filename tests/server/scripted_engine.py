@@ -119,7 +119,9 @@ class ScriptedEngine:
         for done, frame in enumerate(frames):
             if frame < start:
                 continue
-            self.say(EngineProgress(plan.job, "propagating", done, len(frames), frame, 1.0, 1.0))
+            self.say(
+                EngineProgress(plan.job, "propagating", done, len(frames), frame, 1.0, 1.0, "about 0.1 GiB of memory")
+            )
             self.follow_script(script, frame)
             if plan.job in self.cancelled:
                 self.say(EngineCancelled(plan.job))

@@ -244,9 +244,13 @@ class _Stages:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stage, self._total = "", 0
+        self._note = ""
         self._bar: ProgressBar | None = None
 
     def update(self, event: Progress) -> None:
+        if event.note and event.note != self._note:
+            self._note = event.note
+            self._console.write(f"The engine takes {event.note}")
         if event.stage != self._stage:
             if _rank(event.stage) > _rank(self._stage):
                 self.finish()

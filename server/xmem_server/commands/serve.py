@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="memory of the network process above which it starts itself again (Linux)",
     )
+    parser.add_argument(
+        "--engine-memory",
+        type=float,
+        default=0.0,
+        metavar="GIB",
+        help="memory a propagation may take; a shot that needs more is worked on smaller, and says so. 0: four fifths of what there is",
+    )
     add_model_arguments(parser)
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
@@ -102,6 +109,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             bulk_port=port + 1 if port else 0,
             storage=StorageLimits(quota_bytes=int(options.quota * 1024**3)),
             memory_limit=options.memory_limit * 1024**2,
+            engine_memory=int(options.engine_memory * 1024**3),
             readable_roots=tuple(root.expanduser().resolve() for root in options.readable_root),
         )
     )

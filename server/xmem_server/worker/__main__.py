@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="xmem_server.worker", description=__doc__)
     parser.add_argument("--model", default="compact", help="'compact' or the path of a checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
+    parser.add_argument(
+        "--memory", type=int, default=0, help="bytes that jobs may take; 0: four fifths of what there is"
+    )
     parser.add_argument("--check", metavar="FILE", help="load a checkpoint, say what it is, and leave")
     parser.add_argument("--doctor", action="store_true", help="print what torch is and sees, as JSON, and leave")
     options = parser.parse_args(arguments)
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         return _check(options.check)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s engine %(message)s")
-    EngineLoop(open_channel(), options.model, options.device).run()
+    EngineLoop(open_channel(), options.model, options.device, options.memory).run()
     return 0
 
 

@@ -22,6 +22,7 @@ from xmem_server.plans import (
 )
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.memory_ladder import is_out_of_memory, release_memory
+from xmem_server.worker.memory_plan import fetch_memory, settle_size
 from xmem_server.worker.propagation import run_propagation
 from xmem_server.worker.reporting import JobCancelledError, JobPausedError
 from xmem_server.worker.suggestion import run_suggestion
@@ -58,10 +59,11 @@ def place_network(network: XMem, device: torch.device) -> None:
 class EngineLoop:
     """One model on one device, working through plans."""
 
-    def __init__(self, channel: Channel, model: str, device: str) -> None:
+    def __init__(self, channel: Channel, model: str, device: str, memory: int = 0) -> None:
         self._channel = channel
         self._model = model
         self._device = device
+        self._memory = memory
 
     def run(self) -> None:
         """Load the model, then work until the channel closes the process."""
@@ -72,6 +74,7 @@ class EngineLoop:
             self._channel.send(EngineRefused(str(error)))
             return
         place_network(model.network, device)
+        self._memory = fetch_memory(device, self._memory)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder() as decoder:
             while True:
@@ -81,10 +84,13 @@ class EngineLoop:
         log.info("job %s of session %s starts", plan.job, plan.session)
         failure: EngineFailed | EngineCancelled | EnginePaused | None = None
         try:
+            config = model.network.config
             if isinstance(plan, PropagationPlan):
-                run_propagation(plan, model, decoder, self._channel)
+                settled = settle_size(plan, config, self._memory)
+                log.info("job %s takes %s", plan.job, settled.note)
+                run_propagation(settled, model, decoder, self._channel)
             else:
-                run_suggestion(plan, model, decoder, self._channel)
+                run_suggestion(settle_size(plan, config, self._memory), model, decoder, self._channel)
         except JobCancelledError:
             failure = EngineCancelled(plan.job)
         except JobPausedError:

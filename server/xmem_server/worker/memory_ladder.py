@@ -96,6 +96,11 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trim_host_memory()
+
+
+def trim_host_memory() -> None:
+    """Give back to the system the pages that the allocator keeps between tensors that are in use: they add up over a long shot."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # glibc keeps freed pages for the next tensors otherwise; other C libraries have no such call
         trim(0)

@@ -28,7 +28,7 @@ from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureCache
 from xmem_server.worker.matte_summary import SummaryCache, fetch_key_size
 from xmem_server.worker.matte_writer import KeyAlphas, MatteWriter
-from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory
+from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory, trim_host_memory
 from xmem_server.worker.motion_cache import MotionCache
 from xmem_server.worker.preview import BeforeMattes, Preview
 from xmem_server.worker.reporting import JobPausedError, Reporter
@@ -94,7 +94,7 @@ class PropagationJob:
         self._plan = plan
         self._decoder = decoder
         self._channel = channel
-        self._reporter = Reporter(channel, plan.job)
+        self._reporter = Reporter(channel, plan.job, plan.note)
         self._encoding = fetch_encoding(plan, plan.settings, model, decoder)
         self._engine = Engine(
             model.network,
@@ -199,6 +199,11 @@ class PropagationJob:
             log.warning("snapshot ignored (%s): the job starts from its first frame", error)
             restore_snapshot(propagation, fresh, self._device)
             return
+        expected = fetch_key_size(self._encoding)
+        if any(tuple(hidden.shape[-2:]) != expected for hidden in propagation.hidden.values()):
+            log.warning("snapshot ignored: it is of another working size; the job starts from its first frame")
+            restore_snapshot(propagation, fresh, self._device)
+            return
         passed = set(propagation.frames[: propagation.position])
         if not passed <= {*self._plan.finished, *propagation.skipped}:
             log.warning("snapshot ignored: a frame before it has no mattes; the job starts from its first frame")
@@ -219,6 +224,7 @@ class PropagationJob:
             temporary.unlink(missing_ok=True)
             return False
         self._channel.send(EngineSnapshot(self._plan.job, frame, str(path)))
+        trim_host_memory()
         return True
 
     def _describe_finer(self) -> str:
@@ -234,12 +240,13 @@ class PropagationJob:
         height, width = self._encoding.working
         shot, settings = self._plan.shot, self._plan.settings
         skipped = f"; {self._skipped} frames could not be read" if self._skipped else ""
+        need = f"; {self._plan.note}" if self._plan.note else ""
         short = f"; memory was short: {self._ladder.describe()}" if self._ladder.describe() else ""
         return (
             f"worked at {width}x{height} of {shot.width}x{shot.height}{self._describe_finer()} "
             f"on {self._device}, {settings.precision}; "
             f"colour: {self._describe_colour()}; permanent memory: {settings.permanent}, "
-            f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{short}"
+            f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{need}{short}"
         )
 
 

@@ -19,12 +19,13 @@ class JobPausedError(Exception):
 class Reporter:
     """Progress of one job: frames done, frames a second and the time left."""
 
-    def __init__(self, channel: Channel, job: str) -> None:
+    def __init__(self, channel: Channel, job: str, note: str = "") -> None:
         self._channel = channel
         self._job = job
         self._stage = ""
         self._started = time.monotonic()
         self._start_done = 0
+        self._note = note  # said with all progress
 
     def report(self, stage: str, done: int, total: int, frame: int) -> None:
         """Say that ``done`` of ``total`` frames of a stage are finished; raise JobCancelledError when asked to stop.
@@ -39,4 +40,4 @@ class Reporter:
         elapsed = now - self._started
         rate = (done - self._start_done) / elapsed if elapsed > 0 else 0.0
         left = (total - done) / rate if rate > 0 else 0.0
-        self._channel.send(EngineProgress(self._job, stage, done, total, frame, rate, left))
+        self._channel.send(EngineProgress(self._job, stage, done, total, frame, rate, left, self._note))
