@@ -79,6 +79,21 @@ STILLS = {
         ),
         SEEN,
     ),
+    "correcting": (
+        rest(
+            phase=states.PROPAGATING,
+            stage="propagating",
+            done=22,
+            total=100,
+            frames_per_second=3.1,
+            eta_seconds=25.0,
+            note="about 1.2 GiB of memory",
+            keys=SENT,
+            provisional=frozenset(range(1037, 1060)),
+            stale=ALL - frozenset(range(1001, 1023)) - frozenset(range(1037, 1060)),
+        ),
+        SEEN,
+    ),
     "suggestions": (
         rest(suggestions=SUGGESTIONS, message=f"Draw next: 1047, 1075, 1018. Frame 1047: {SUGGESTIONS[0].reason}."),
         RESTING,

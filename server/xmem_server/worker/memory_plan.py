@@ -45,7 +45,7 @@ class NetworkCosts:
 
 COSTS = {
     "compact": NetworkCosts(373 * 1024**2, 12.8, 322.0, 0.0, 111.0, 75.0),
-    "xmem": NetworkCosts(520 * 1024**2, 130.0, 800.0, 500.0, 40.0, 110.0),
+    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0),
 }
 
 
