@@ -162,7 +162,7 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     program = Path(__file__).with_name("scripted_engine.py")  # its script stays as the test wrote it
     command = (sys.executable, str(program), str(place / "engine"))
-    service.EngineProcess = lambda model, device: EngineProcess(model, device, command=command)
+    service.EngineProcess = lambda model, device, memory: EngineProcess(model, device, memory=memory, command=command)
     changes = dict(option.split("=", 1) for option in sys.argv[2:])
     convert = {"state": Path, "connection_file": Path, "control_port": int, "memory_limit": int}
     sys.exit(service.serve(settings_of(place, **{name: convert.get(name, str)(changes[name]) for name in changes})))
