@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from xmem_protocol.errors import LocalProtocolError, RemoteProtocolError
+from xmem_protocol.events import Event
 from xmem_protocol.limits import (
     MAX_ARRAY_ITEMS,
     MAX_HEADER_BYTES,
@@ -41,7 +42,7 @@ class Envelope:
 
 def _message_types() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {}
-    waiting = [Message]
+    waiting: list[type[Message]] = [Message, Event]  # events are messages: named so that their module is loaded
     while waiting:
         for kind in waiting.pop().__subclasses__():
             waiting.append(kind)

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import singledispatchmethod
-from pathlib import Path
 from typing import Any
 
 from xmem_protocol import (
@@ -27,7 +26,6 @@ from xmem_protocol import (
     JobDone,
     JobFailed,
     LocalProtocolError,
-    MatteFile,
     MatteProvisional,
     MatteReady,
     Progress,
@@ -37,8 +35,8 @@ from xmem_protocol import (
 from xmem_server.engines import IDLE, STOPPED, Engine, EngineStopped
 from xmem_server.fair_share import SLICE_SECONDS, Claim, FairShare
 from xmem_server.files import sync_folder
-from xmem_server.job_table import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobRecord, Plan, SnapshotRecord
-from xmem_server.planning import update_matte_paths, update_paths
+from xmem_server.job_files import complete_plan, find_scratch_file, store_matte
+from xmem_server.job_table import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobRecord, SnapshotRecord
 from xmem_server.plans import (
     EngineCancelled,
     EngineDone,
@@ -51,8 +49,6 @@ from xmem_server.plans import (
     EngineRefused,
     EngineSnapshot,
     EngineSuggestions,
-    PropagationPlan,
-    WrittenMatte,
 )
 from xmem_server.store import Store
 
@@ -235,10 +231,10 @@ class JobQueue:
             return  # computed again after a resume; the stored one stands
         if event.is_provisional:
             if not self._jobs.has_event(event.job, MatteProvisional, event.frame):
-                files = tuple(self._store_matte(record, file) for file in event.files)
+                files = tuple(store_matte(self._store, record, file) for file in event.files)
                 self._jobs.add_event(MatteProvisional(event.job, 0, event.frame, event.is_key, files))
             return
-        files = tuple(self._store_matte(record, file) for file in event.files)
+        files = tuple(store_matte(self._store, record, file) for file in event.files)
         with self._store.database.transaction():
             self._jobs.remove_passed(event.job, event.frame)
             self._jobs.add_results(event.job, event.frame, files)
@@ -248,7 +244,7 @@ class JobQueue:
     @_take.register
     def _(self, event: EngineSnapshot) -> None:
         record = self._current()
-        source = self._scratch_file(record, event.path)
+        source = find_scratch_file(self._store, record, event.path)
         target = self._store.snapshot_folder(record.session, record.job) / f"{event.frame}{source.suffix}"
         source.replace(target)
         sync_folder(target.parent)
@@ -332,48 +328,12 @@ class JobQueue:
         self._store.keep_reserve()
         try:
             self._jobs.save_state(record.job, RUNNING)
-            self._engine.submit(self._fetch_plan(record))
+            self._engine.submit(complete_plan(self._store, record))
         except LocalProtocolError as error:
             self._end(record, FAILED, JobFailed(record.job, 0, LIMIT_EXCEEDED, f"The job is too large: {error}"))
             self._wake()  # for the job behind it
         except (ServerError, OSError) as error:
             self._give_up(error)
-
-    def _fetch_plan(self, record: JobRecord) -> Plan:
-        """Give the stored plan with paths, finished frames and the newest snapshot as they are now."""
-        plan = self._jobs.fetch_plan(record.job)
-        plates, keys = update_paths(plan.plates, plan.keys, self._store.file_path)
-        cache = str(self._store.cache_folder(record.session))
-        if isinstance(plan, PropagationPlan):
-            self._store.drop_scratch(record.session, record.job)
-            snapshots = self._jobs.fetch_snapshots(record.job, self._store.snapshot_folder(record.session, record.job))
-            return dataclasses.replace(
-                plan,
-                plates=plates,
-                keys=keys,
-                before=update_matte_paths(plan.before, self._store.file_path),
-                cache=cache,
-                finished=tuple(sorted({frame for frame, _ in self._jobs.fetch_results(record.job)})),
-                snapshot=next((str(snapshot.path) for snapshot in snapshots if snapshot.path.exists()), ""),
-                scratch=str(self._store.scratch_folder(record.session, record.job)),
-            )
-        mattes = update_matte_paths(plan.mattes, self._store.file_path)
-        return dataclasses.replace(plan, plates=plates, keys=keys, cache=cache, mattes=mattes)
-
-    def _store_matte(self, record: JobRecord, file: WrittenMatte) -> MatteFile:
-        path = self._scratch_file(record, file.path)
-        found = path.stat().st_size
-        if found != file.nbytes:
-            raise ServerError(INTERNAL, f"The engine wrote {path.name} with {found} bytes and announced {file.nbytes}.")
-        self._store.move_file(path, file.sha256)
-        return MatteFile(file.object_id, file.sha256, file.nbytes, file.suffix)
-
-    def _scratch_file(self, record: JobRecord, path: str) -> Path:
-        folder = self._store.scratch_folder(record.session, record.job)
-        file = Path(path)
-        if not file.is_file() or not file.resolve().is_relative_to(folder):
-            raise ServerError(INTERNAL, f"The engine announced {file.name}, which is not a file of its scratch folder.")
-        return file
 
     def _current(self) -> JobRecord:
         if self._running is None:
