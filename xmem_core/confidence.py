@@ -40,9 +40,16 @@ def calibrate(matte: Tensor) -> Tensor:
 
 def expected_overlap(matte: Tensor) -> float:
     """Give the expected region similarity, 0..1, of matte (H, W) float 0..1; 1 for one that is 0 everywhere."""
-    present, share = matte > PRESENT_ABOVE, calibrate(matte)
-    inside = float(share[present].sum())
-    union = float(present.sum()) + float(share[~present].sum())
+    # Nearly all pixels of a matte lie in the first and the last piece of the curve, where their shares are a sum of their values.
+    (first, first_share), (last, last_share) = RELIABILITY[1], RELIABILITY[-2]
+    low, high = matte <= first, matte >= last
+    between = matte[~(low | high)]
+    shares, present = calibrate(between), between > PRESENT_ABOVE
+    certain = float(high.sum())
+    rise = (1 - last_share) / (1 - last)
+    inside = certain * last_share + rise * (float((matte * high).sum()) - certain * last) + float(shares[present].sum())
+    outside = float((matte * low).sum()) * first_share / first + float(shares[~present].sum())
+    union = certain + float(present.sum()) + outside
     return inside / union if union else 1.0
 
 

@@ -10,6 +10,7 @@ That rule can never pick a frame whose mask is too small to compare, so lost obj
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.errors import CoreError
 
+_KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
 PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
 
 
@@ -91,6 +93,11 @@ class Composite:
     as_memory: Tensor
     as_query: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.as_memory.nbytes + self.as_query.nbytes
+
 
 def suggest_keyframes(
     keys: Mapping[int, FrameKeys], masks: Mapping[int, FrameMask], annotated: Sequence[int], rule: SuggestionRule
@@ -110,7 +117,12 @@ def suggest_keyframes(
     missing = [frame for frame in annotated if frame not in frames]
     if missing:
         raise CoreError(f"The annotated frame {missing[0]} has no keys or no mask. Propagate it first.")
-    chosen = {frame: make_composite(keys[frame], masks[frame], rule.alpha) for frame in annotated}
+
+    def compose(frame: int) -> Composite:
+        return make_composite(keys[frame], masks[frame], rule.alpha)
+
+    chosen = {frame: compose(frame) for frame in annotated}
+    compose = functools.lru_cache(max(1, _KEPT_BYTES // chosen[annotated[0]].nbytes))(compose)
     compared: dict[int, set[int]] = {f: set() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
     nearest: dict[int, int] = {}
     bounds = [(-math.inf, frame) for frame in sorted(compared)]  # a heap: largest bound first, the earliest of equals
@@ -118,7 +130,7 @@ def suggest_keyframes(
     while bounds and len(picked) < rule.count:
         negative, frame = heapq.heappop(bounds)
         pending = chosen.keys() - compared[frame]
-        composite = make_composite(keys[frame], masks[frame], rule.alpha)
+        composite = compose(frame)
         if not pending or negative == 0:
             if negative == 0:
                 break

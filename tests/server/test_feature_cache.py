@@ -16,7 +16,7 @@ from xmem_server.plans import PlateSource
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import Encoding, FeatureBudget, FeatureCache, Tier
 from xmem_server.worker.matte_summary import MatteSummary, SummaryCache, summarise
-from xmem_server.worker.matte_writer import _as_stored
+from xmem_server.worker.matte_writer import as_stored
 from xmem_server.worker.memory_ladder import release_memory
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_when_an_alpha_is_rounded_as_stored_then_it_is_what_its_file_gives_back(
     path = tmp_path / ("matte.png" if output == "png16" else "matte.exr")
     decoder.save_matte(str(path), alpha, decoder.fetch_header(str(plate), ".png"), output)
     read = decoder.fetch_alpha(str(path), path.suffix, "channel:auto")
-    assert (read == _as_stored(alpha, output)).all()
+    assert (read == as_stored(torch.from_numpy(alpha)[None], output)[0].numpy()).all()
 
 
 # ----------------------------------------------------------------------------------------------------------------- cache

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from xmem_core.engine import FrameResult
 from xmem_core.mattes import make_mattes
@@ -132,9 +133,11 @@ class MatteWriter:
     def _summarise(self, files: Sequence[WrittenMatte], alphas: Alphas) -> None:
         ids = sorted(alphas)
         shas = {file.object_id: file.sha256 for file in files}
-        stored = np.stack([_as_stored(alphas[object_id], self._plan.settings.output) for object_id in ids])
+        stored = as_stored(
+            torch.from_numpy(np.stack([alphas[object_id] for object_id in ids])), self._plan.settings.output
+        )
         names = [(shas.get(object_id, shas.get(0, "")), object_id) for object_id in ids]
-        self._summaries.save(names, summarise(torch.from_numpy(stored), self._summaries.key_size))
+        self._summaries.save(names, summarise(stored, self._summaries.key_size))
 
 
 def fetch_matte(decoder: Decoder, source: MatteSource, layout: str) -> npt.NDArray[np.float32]:
@@ -143,10 +146,10 @@ def fetch_matte(decoder: Decoder, source: MatteSource, layout: str) -> npt.NDArr
     return decoder.fetch_alpha(source.path, source.suffix, selector)
 
 
-def _as_stored(alpha: npt.NDArray[np.float32], output: str) -> npt.NDArray[np.float32]:
-    """Give an alpha as its file gives it back."""
+def as_stored(alphas: Tensor, output: str) -> Tensor:
+    """Give alphas (N, H, W) float32 0..1 as their files give them back; torch rounds to half many times faster than numpy."""
     if output == "exr-half":
-        return alpha.astype(np.float16).astype(np.float32)
+        return alphas.half().float()
     if output == "png16":
-        return (np.rint(alpha.astype(np.float64) * _LEVELS) / _LEVELS).astype(np.float32)
-    return alpha
+        return ((alphas.double() * _LEVELS).round() / _LEVELS).float()
+    return alphas

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import numpy as np
@@ -51,18 +51,27 @@ def _flow(pair: tuple[Grey, Grey]) -> Motion:
     return found
 
 
+@functools.lru_cache(maxsize=2)
+def _grid(height: int, width: int) -> Motion:
+    """Give each pixel's own column and row, (H, W, 2). Not to be written to."""
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.ascontiguousarray(np.stack([columns, rows], 2))
+
+
 def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Motion:
     """Give a flow (H, W, 2) and its trust on the coarse grid; ``returning`` is the flow of the frame it leads to."""
     height, width = here.shape
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    columns += flow[..., 0]
-    rows += flow[..., 1]
-    home = cv2.remap(returning, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    drift = np.square(flow + home).sum(2)
-    seen = cv2.remap(there, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    places = _grid(height, width) + flow  # (H, W, 2): column, row
+    home = cv2.remap(returning, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    home += flow
+    home *= home
+    drift = home[..., 0] + home[..., 1]
+    seen = cv2.remap(there, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    columns, rows = places[..., 0], places[..., 1]
     change = cv2.GaussianBlur(seen.astype(np.float32) - here, (0, 0), 1.5)
     inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
     trust = inside / (1 + drift / _DRIFT**2) / (1 + np.square(change / _CONTRAST))
-    full: npt.NDArray[Any] = np.dstack([flow, trust.astype(np.float32)])
+    full = np.empty((height, width, 3), np.float32)
+    full[..., :2], full[..., 2] = flow, trust
     coarse = cv2.resize(full, (width // CELL, height // CELL), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(coarse.transpose(2, 0, 1))
