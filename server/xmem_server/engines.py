@@ -31,7 +31,7 @@ _STARTS_AGAIN = 2  # of an engine that is killed while it starts
 # For the engine alone: glibc gives each large tensor fresh pages, and having those mapped costs more than computing on them
 # (encoding was three times faster without, docs/performance.md). What it keeps it gives back at each snapshot and at the end of each
 # job. One arena: a thread's own would keep pages of its own, and gives large tensors fresh ones again.
-_ALLOCATOR = {
+ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(1024**3),
     "MALLOC_TRIM_THRESHOLD_": str(2 * 1024**3),
     "MALLOC_ARENA_MAX": "1",
@@ -247,7 +247,7 @@ class _Child:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**_ALLOCATOR, **child_environment()},
+            env={**ALLOCATOR, **child_environment()},
         )
         self.pid = self._process.pid
         self._threads = [
