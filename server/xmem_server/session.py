@@ -193,12 +193,14 @@ class SessionHost:
 
     def _fetch_before(self, session: SessionRecord, message: StartPropagation) -> tuple[MatteSource, ...]:
         """Give the mattes around the playhead of the propagation that finished last, if they were made alike."""
-        for playhead, job in zip(message.playhead, self._store.jobs.fetch_done(session.number), strict=False):
-            plan = self._store.jobs.fetch_plan(job)
-            if isinstance(plan, PropagationPlan) and plan.settings.layout == message.settings.layout:
-                sources = planning.fetch_matte_sources(self._store.jobs.fetch_results(job), plan.keys)
-                return tuple(each for each in sources if abs(each.frame - playhead) <= PREVIEW_FRAMES)
-        return ()
+        done = self._store.jobs.fetch_done(session.number)
+        if not message.playhead or not done:
+            return ()
+        plan = self._store.jobs.fetch_plan(done[0])
+        if not isinstance(plan, PropagationPlan) or plan.settings.layout != message.settings.layout:
+            return ()
+        sources = planning.fetch_matte_sources(self._store.jobs.fetch_results(done[0]), plan.keys)
+        return tuple(each for each in sources if abs(each.frame - message.playhead[0]) <= PREVIEW_FRAMES)
 
     def _fetch_propagated(self, session: SessionRecord, colour_id: str) -> tuple[str, PropagationPlan, str]:
         """Give the finished propagation of the present keys, plates and colour asked for last: its job, plan, identity."""

@@ -193,21 +193,24 @@ class PropagationJob:
         if not self._plan.snapshot:
             return
         fresh = take_snapshot(propagation)
+        reason = self._restore(propagation)
+        if reason:
+            log.warning("snapshot ignored (%s): the job starts from its first frame", reason)
+            restore_snapshot(propagation, fresh, self._device)
+
+    def _restore(self, propagation: Propagation) -> str:
+        """Put the propagation where the plan's snapshot left it; give why that cannot be, empty when it can."""
         try:
             restore_snapshot(propagation, load_file(self._plan.snapshot), self._device)
         except (SafetensorError, OSError, CoreError, KeyError) as error:
-            log.warning("snapshot ignored (%s): the job starts from its first frame", error)
-            restore_snapshot(propagation, fresh, self._device)
-            return
+            return str(error)
         expected = fetch_key_size(self._encoding)
         if any(tuple(hidden.shape[-2:]) != expected for hidden in propagation.hidden.values()):
-            log.warning("snapshot ignored: it is of another working size; the job starts from its first frame")
-            restore_snapshot(propagation, fresh, self._device)
-            return
+            return "it is of another working size"
         passed = set(propagation.frames[: propagation.position])
         if not passed <= {*self._plan.finished, *propagation.skipped}:
-            log.warning("snapshot ignored: a frame before it has no mattes; the job starts from its first frame")
-            restore_snapshot(propagation, fresh, self._device)
+            return "a frame before it has no mattes"
+        return ""
 
     def _save_snapshot(self, frame: int, propagation: Propagation) -> bool:
         """Write the state after a frame, flushed; say whether it is there. A full disk costs the snapshot, not the job."""
