@@ -19,7 +19,7 @@ from torch import Tensor
 
 # Similarities held at once, in values (64 MiB of float32): bounds the peak memory of a read whatever the memory's size.
 BLOCK_VALUES = 16 * 1024 * 1024
-_GROUP = 16  # rows whose largest similarity stands for them while the best are looked for
+_GROUP = 8  # rows whose largest similarity stands for them while the best are looked for
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def find_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     body = groups * _GROUP
     members = scores[:, :body].unflatten(
         1, (_GROUP, groups)
-    )  # (M, 16, groups): member i of group g is row i * groups + g
-    chosen = members.amax(1).topk(k, 1, sorted=False).indices[:, None].expand(-1, _GROUP, -1)  # (M, 16, k)
+    )  # (M, 8, groups): member i of group g is row i * groups + g
+    chosen = members.amax(1).topk(k, 1, sorted=False).indices[:, None].expand(-1, _GROUP, -1)  # (M, 8, k)
     offsets = torch.arange(_GROUP, device=scores.device)[:, None] * groups
     rest = torch.arange(body, rows, device=scores.device).expand(scores.shape[0], -1)
     candidates = torch.cat([members.gather(2, chosen).flatten(1), scores[:, body:]], 1)
@@ -86,25 +86,43 @@ def top_k_affinity(
     running best k, which is exact.
     """
     block = max(k, block_values // max(1, query.shape[0]))
+    rows = sum(part.shape[0] for part in memory)
+    parts = list(zip(memory, given or [None] * len(memory), strict=True))
     values: Tensor | None = None
     indices: Tensor | None = None
-    before = 0  # rows of the parts that are done
-    for part, exists in zip(memory, given or [None] * len(memory), strict=True):
-        for start in range(0, part.shape[0], block):
-            stop = min(part.shape[0], start + block)
-            scores = similarity(query, part[start:stop])
-            if exists is not None:
-                scores.masked_fill_(~exists[start:stop], -torch.inf)
-            best, places = find_best(scores, min(k, stop - start))
-            places = places + (before + start)
-            if values is not None and indices is not None:
-                best, chosen = torch.cat([values, best], 1).topk(min(k, values.shape[1] + best.shape[1]), 1)
-                places = torch.cat([indices, places], 1).gather(1, chosen)
-            values, indices = best, places
-        before += part.shape[0]
+    for start in range(0, rows, block):
+        stop = min(rows, start + block)
+        best, places = find_best(_score(query, parts, start, stop), min(k, stop - start))
+        places = places + start
+        if values is not None and indices is not None:
+            best, chosen = torch.cat([values, best], 1).topk(min(k, values.shape[1] + best.shape[1]), 1)
+            places = torch.cat([indices, places], 1).gather(1, chosen)
+        values, indices = best, places
     if values is None or indices is None:
         raise ValueError("The memory is empty: annotate a frame before reading.")
     return Affinity(indices, torch.softmax(values, 1))
+
+
+def _score(query: Tensor, parts: Sequence[tuple[Tensor, Tensor | None]], start: int, stop: int) -> Tensor:
+    """Give the similarities (M, stop - start) of a range of rows, counted through all parts; -inf where a row is not given."""
+    found: list[tuple[Tensor, Tensor | None]] = []
+    before = 0
+    for part, exists in parts:
+        inside = slice(max(0, start - before), max(0, stop - before))
+        if part[inside].shape[0]:
+            found.append((part[inside], None if exists is None else exists[inside]))
+        before += part.shape[0]
+    sizes = [part.shape[0] for part, _ in found]
+    if len(found) == 1:  # as training has it: a product written into memory at hand has no gradient
+        scores = similarity(query, found[0][0])
+    else:
+        scores = query.new_empty(query.shape[0], stop - start)
+        for columns, (part, _) in zip(scores.split(sizes, 1), found, strict=True):
+            torch.mm(query, part.T, out=columns)
+    for columns, (_, exists) in zip(scores.split(sizes, 1), found, strict=True):
+        if exists is not None:
+            columns.masked_fill_(~exists, -torch.inf)
+    return scores
 
 
 def full_affinity(query: Tensor, memory: Tensor, given: Tensor | None = None) -> Tensor:

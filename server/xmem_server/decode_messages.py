@@ -58,7 +58,7 @@ class TransformWanted:
 
 @dataclass(frozen=True)
 class SaveWanted:
-    """Answered by FileWritten. The attachment is one HxW float32 array per object id, in this order.
+    """Answered by FileWritten. The attachment is one HxW array per object id, in this order, of ``samples`` (float16 or float32).
 
     ``object_ids`` empty: one matte, one array. Else a layered file.
     """
@@ -67,6 +67,7 @@ class SaveWanted:
     header: Header
     output: str
     object_ids: tuple[int, ...]
+    samples: str
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def _pixels(pixels: npt.NDArray[np.float32]) -> Answer:
 
 
 def _save(request: SaveWanted, attachment: bytearray) -> FileWritten:
-    alphas = np.frombuffer(attachment, np.float32).reshape(-1, request.header.height, request.header.width)
+    samples = np.float16 if request.samples == "float16" else np.float32
+    alphas = np.frombuffer(attachment, samples).reshape(-1, request.header.height, request.header.width)
     if request.object_ids:
         layers = dict(zip(request.object_ids, alphas, strict=True))
         written = save_layered(Path(request.path), layers, request.header, request.output)

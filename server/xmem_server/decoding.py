@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from xmem_server.decode_messages import (
     SurveyWanted,
     TransformWanted,
 )
-from xmem_server.headers import FLOAT, DecodeLimits, Header, MaskSurvey, WrittenFile, display_name
+from xmem_server.headers import FLOAT, Alpha, DecodeLimits, Header, MaskSurvey, WrittenFile, display_name
 from xmem_server.pipes import MAX_ATTACHMENT_BYTES, read_answer, write_answer
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -122,24 +122,27 @@ class Decoder:
         found: str = answer.colour_id
         return found
 
-    def save_matte(self, path: str, alpha: npt.NDArray[np.float32], header: Header, output: str) -> WrittenFile:
-        """Write one object's matte, whole or not at all; ``output`` is ``exr-half``, ``exr-float`` or ``png16``."""
-        return self._save(SaveWanted(_absolute(path), header, output, ()), [alpha], path)
+    def save_matte(self, path: str, alpha: Alpha, header: Header, output: str) -> WrittenFile:
+        """Write one object's matte, whole or not at all; ``output`` is ``exr-half``, ``exr-float`` or ``png16``.
 
-    def save_layered(
-        self, path: str, alphas: dict[int, npt.NDArray[np.float32]], header: Header, output: str
-    ) -> WrittenFile:
-        """Write the mattes of all objects as one EXR with channels ``object_<id>.A``, whole or not at all."""
+        An alpha of float16 crosses the pipe as that: half the bytes, and not rounded again.
+        """
+        return self._save(SaveWanted(_absolute(path), header, output, (), alpha.dtype.name), [alpha], path)
+
+    def save_layered(self, path: str, alphas: Mapping[int, Alpha], header: Header, output: str) -> WrittenFile:
+        """Write the mattes of all objects, of one type, as one EXR with channels ``object_<id>.A``, whole or not at all."""
         if not alphas:
             raise InputError(f"{display_name(Path(path))} would have no object in it. Give at least one key.")
-        return self._save(SaveWanted(_absolute(path), header, output, tuple(alphas)), list(alphas.values()), path)
+        stacked = list(alphas.values())
+        samples = stacked[0].dtype.name
+        return self._save(SaveWanted(_absolute(path), header, output, tuple(alphas), samples), stacked, path)
 
     def close(self) -> None:
         """End the child; a later call starts another."""
         with self._lock:
             self._end_child()
 
-    def _save(self, request: SaveWanted, alphas: list[npt.NDArray[np.float32]], path: str) -> WrittenFile:
+    def _save(self, request: SaveWanted, alphas: list[Alpha], path: str) -> WrittenFile:
         name = display_name(Path(path))
         for alpha in alphas:
             if alpha.shape != (request.header.height, request.header.width):
@@ -151,7 +154,7 @@ class Decoder:
             raise InputError(
                 f"{name} would hold {len(alphas)} mattes, too many for one file. Write one file per object."
             )
-        pixels = np.ascontiguousarray(np.stack(alphas), np.float32)
+        pixels = np.ascontiguousarray(np.stack(alphas), request.samples)
         answer, _ = self._ask(request, path, pixels.data.cast("B"))
         return WrittenFile(answer.sha256, answer.nbytes)
 

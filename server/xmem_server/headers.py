@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from xmem_protocol import MAX_SIDE, InputError
 
 FLOAT = "float"  # scene-linear unless the artist says otherwise: EXR, float TIFF
@@ -18,6 +21,8 @@ JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 STILL_SUFFIXES = EXR_SUFFIXES | PNG_SUFFIXES | JPEG_SUFFIXES | TIFF_SUFFIXES
 VIDEO_SUFFIXES = frozenset({".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf"})
+
+Alpha = npt.NDArray[np.float32] | npt.NDArray[np.float16]  # HxW, 0..1
 
 STORED_FILE = "the stored file"  # where there is no better name: say_which puts one in
 _STORED_NAME = re.compile(r"[0-9a-f]{40,}")  # content-addressed: such a name tells the artist nothing

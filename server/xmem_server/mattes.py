@@ -21,7 +21,7 @@ import OpenEXR
 
 from xmem_protocol import InputError
 from xmem_server.files import storage_errors, sync_file, sync_folder
-from xmem_server.headers import Header, WrittenFile
+from xmem_server.headers import Alpha, Header, WrittenFile
 
 EXR_HALF = "exr-half"
 EXR_FLOAT = "exr-float"
@@ -29,8 +29,8 @@ PNG16 = "png16"
 _SAMPLES = {EXR_HALF: np.float16, EXR_FLOAT: np.float32}
 
 
-def save_matte(path: Path, alpha: npt.NDArray[np.float32], header: Header, output: str) -> WrittenFile:
-    """Write one object's alpha (HxW float32 0..1 on the plate's display window) and give the file's hash and size.
+def save_matte(path: Path, alpha: Alpha, header: Header, output: str) -> WrittenFile:
+    """Write one object's alpha (HxW 0..1 on the plate's display window) and give the file's hash and size.
 
     ``output``: ``exr-half`` or ``exr-float`` is one ZIP scanline part whose R, G, B and A are all the alpha, with the
     plate's pixel aspect and its display window, which is the data window too; ``png16`` is 16-bit grey. The file appears whole, under its final name, or
@@ -43,7 +43,7 @@ def save_matte(path: Path, alpha: npt.NDArray[np.float32], header: Header, outpu
     return _write_whole(path, _encode_exr(dict.fromkeys("ABGR", samples), header))
 
 
-def save_layered(path: Path, alphas: Mapping[int, npt.NDArray[np.float32]], header: Header, output: str) -> WrittenFile:
+def save_layered(path: Path, alphas: Mapping[int, Alpha], header: Header, output: str) -> WrittenFile:
     """Write the alphas of all objects into one EXR, as channels ``object_<id>.A``; otherwise as ``save_matte``.
 
     Raises InputError for ``png16``, which has no layers.
@@ -60,7 +60,7 @@ def save_layered(path: Path, alphas: Mapping[int, npt.NDArray[np.float32]], head
     return _write_whole(path, _encode_exr(channels, header))
 
 
-def _check_size(path: Path, alpha: npt.NDArray[np.float32], header: Header) -> None:
+def _check_size(path: Path, alpha: Alpha, header: Header) -> None:
     if alpha.shape != (header.height, header.width):
         height, width = alpha.shape
         raise InputError(
@@ -68,12 +68,13 @@ def _check_size(path: Path, alpha: npt.NDArray[np.float32], header: Header) -> N
         )
 
 
-def _round(alpha: npt.NDArray[np.float32], output: str) -> npt.NDArray[Any]:
+def _round(alpha: Alpha, output: str) -> npt.NDArray[Any]:
     if output not in _SAMPLES:
         raise InputError(
             f"Output {output!r} is not known; {EXR_HALF}, {EXR_FLOAT} and {PNG16} are. Choose one of these."
         )
-    return np.ascontiguousarray(alpha.astype(_SAMPLES[output]))  # the only rounding there is: to nearest, ties to even
+    # The only rounding there is: to nearest, ties to even. A float16 alpha was rounded so by its maker.
+    return np.ascontiguousarray(alpha.astype(_SAMPLES[output], copy=False))
 
 
 def _encode_exr(channels: Mapping[str, npt.NDArray[Any]], header: Header) -> bytes:
@@ -91,7 +92,7 @@ def _encode_exr(channels: Mapping[str, npt.NDArray[Any]], header: Header) -> byt
     return stream.getvalue()
 
 
-def _encode_png16(alpha: npt.NDArray[np.float32]) -> bytes:
+def _encode_png16(alpha: Alpha) -> bytes:
     levels = np.rint(alpha.astype(np.float64) * 65535).astype(np.uint16)
     _, encoded = cv2.imencode(".png", levels)
     return bytes(encoded.tobytes())

@@ -89,7 +89,7 @@ def test_when_memory_is_empty_then_it_says_what_to_do():
 def test_when_many_rows_are_searched_in_groups_then_the_best_are_those_of_a_full_sort():
     for seed in SEEDS:
         torch.manual_seed(seed)
-        scores = torch.randn(5, 30 * 16 * 5 + seed)
+        scores = torch.randn(5, 30 * 8 * 5 + seed)
         scores[:, seed % 7 :: 3] = -torch.inf
         expected = scores.sort(1, descending=True)
         values, places = find_best(scores, 30)
@@ -107,3 +107,14 @@ def test_when_memory_comes_in_parts_then_reading_equals_reading_it_whole():
         assert torch.equal(whole.indices, parts.indices)
         one = read(whole, [values], [70])
         assert torch.allclose(one, read(parts, values.split([20, 45, 5]), [20, 45, 5]), atol=1e-6)
+
+
+def test_when_blocks_reach_across_parts_then_the_affinity_is_that_of_the_whole_memory():
+    for seed in SEEDS:
+        query, memory = random_problem(seed)
+        given = torch.rand(memory.shape[0]) > 0.3
+        whole = top_k_affinity(query, [memory], 7, [given])
+        sizes = [20, 45, 5]
+        parts = top_k_affinity(query, memory.split(sizes), 7, given.split(sizes), block_values=9 * 13)
+        assert torch.equal(whole.indices, parts.indices)
+        assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
