@@ -25,7 +25,7 @@ class Carrier:
         self._motion = motion
         self._annotation = annotation
         self._keys = [position for position, frame in enumerate(frames) if annotation(frame)]
-        self._waiting: dict[int, dict[int, tuple[Tensor, Tensor]]] = {}  # position -> object id -> mask, trust (uint8)
+        self._waiting: dict[int, tuple[dict[int, Tensor], Tensor]] = {}  # position -> masks by object id, trust (uint8)
         self._swept = -1  # position of the key the waiting masks came from
         self.previous: dict[int, Tensor] = {}
 
@@ -46,8 +46,8 @@ class Carrier:
         if motion is None:
             return {}
         masks = torch.stack(list(self.previous.values()))[None]
-        moved, trust = carry(masks, torch.ones_like(masks), motion.to_later.to(masks.device)[None])
-        return dict(zip(self.previous, zip(moved[0], trust[0], strict=True), strict=True))
+        moved, trust = carry(masks, torch.ones_like(masks[:, :1]), motion.to_later.to(masks.device)[None])
+        return {object_id: (mask, trust[0, 0]) for object_id, mask in zip(self.previous, moved[0], strict=True)}
 
     def _from_next_key(self, position: int) -> dict[int, tuple[Tensor, Tensor]]:
         key = next((key for key in self._keys if key > position), None)
@@ -55,19 +55,22 @@ class Carrier:
             return {}
         if key != self._swept:
             self._sweep(key, position)
-        found = self._waiting.pop(position, {})
-        return {object_id: (mask / _LEVELS, trust / _LEVELS) for object_id, (mask, trust) in found.items()}
+        if position not in self._waiting:
+            return {}
+        masks, levels = self._waiting.pop(position)
+        trust = levels / _LEVELS
+        return {object_id: (mask / _LEVELS, trust) for object_id, mask in masks.items()}
 
     def _sweep(self, key: int, until: int) -> None:
         """Carry a key's masks back to position ``until``, and keep what each frame on the way gets."""
         self._waiting, self._swept = {}, key
         given = self._annotation(self._frames[key])
         masks = torch.stack(list(given.values()))[None]
-        trust = torch.ones_like(masks)
+        trust = torch.ones_like(masks[:, :1])  # of a whole way, the same for all objects
         for position in range(key - 1, until - 1, -1):
             motion = self._motion(self._frames[position], self._frames[position + 1])
             if motion is None:
                 return
             masks, trust = carry(masks, trust, motion.to_earlier.to(masks.device)[None])
             levels = [(part[0] * _LEVELS).round().to(torch.uint8) for part in (masks, trust)]
-            self._waiting[position] = dict(zip(given, zip(*levels, strict=True), strict=True))
+            self._waiting[position] = (dict(zip(given, levels[0], strict=True)), levels[1][0])

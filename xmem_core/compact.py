@@ -53,16 +53,16 @@ class SameConv(nn.Conv2d):
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
     ) -> None:
-        padding = 0 if stride == 2 else kernel // 2 * dilation
+        before = (kernel - 2) // 2
+        padding = kernel - 2 - before if stride == 2 else kernel // 2 * dilation
         super().__init__(channels_in, channels_out, kernel, stride, padding, groups=groups, dilation=dilation)
+        # SAME pads one side more than the other. A kernel with zeros on the other side does that without a padded copy of the map.
+        self.more = padding - before if stride == 2 else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels_out, h/stride, w/stride)."""
-        if self.stride[0] == 2:
-            before = (self.kernel_size[0] - 2) // 2
-            after = self.kernel_size[0] - 2 - before
-            x = F.pad(x, (before, after, before, after))
-        return super().forward(x)
+        weight = F.pad(self.weight, (self.more, 0, self.more, 0)) if self.more else self.weight
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class InvertedBottleneck(nn.Module):

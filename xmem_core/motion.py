@@ -6,6 +6,7 @@ frame carried *from* (dx, dy, in pixels of the working size), and how far that i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_BANDS = 8  # at most
 CARRIED_FRAMES = 32  # from a key backwards, at most: the flow's errors add up, and memory stays bounded
 
 
@@ -44,14 +46,28 @@ def no_motion(_earlier: int, _later: int) -> None:
 
 
 def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-    """Give masks (B, N, H, W) and their trust (B, N, H, W) at the neighbouring frame; motion (B, 3, h, w).
+    """Give masks (B, N, H, W) and their trust (B, N or 1, H, W) at the neighbouring frame; motion (B, 3, h, w).
 
-    What comes from outside the picture is 0, its trust too. Trust is multiplied by the motion's own.
+    What comes from outside the picture is 0, its trust too. Trust is multiplied by the motion's own; one that is the same for
+    all objects need be given once.
     """
     height, width = masks.shape[-2:]
     full = F.interpolate(motion.float(), size=(height, width), mode="bilinear", align_corners=False)
     rows = torch.arange(height, dtype=torch.float32, device=masks.device)[:, None] + full[:, 1]  # (B, H, W)
     columns = torch.arange(width, dtype=torch.float32, device=masks.device) + full[:, 0]
     grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 3)  # (B, H, W, 2)
-    moved = F.grid_sample(torch.cat([masks, trust], 1).float(), grid, mode="bilinear", align_corners=False)
+    moved = _sample(torch.cat([masks, trust], 1).float(), grid)
     return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
+
+
+def _sample(maps: Tensor, grid: Tensor) -> Tensor:
+    """Give maps (B, C, H, W) bilinear at the places of grid (B, H, W, 2).
+
+    On a CPU pictures of a batch are sampled side by side, but one of them by one thread: so it is given as bands of rows.
+    """
+    height, width = grid.shape[1:3]
+    count = math.gcd(height, _BANDS)
+    bands = grid.unflatten(1, (count, height // count)).flatten(0, 1)  # (B*count, H/count, W, 2)
+    sources = maps[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)  # (B*count, C, H, W)
+    moved = F.grid_sample(sources, bands, mode="bilinear", align_corners=False)
+    return moved.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)  # (B, C, H, W)

@@ -8,6 +8,7 @@ of the next block are decoded on another thread.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,6 +118,7 @@ class FeatureCache:
         self._near = Tier(budget.device_bytes if is_card else budget.host_bytes, self._batch)
         self._pinned = Tier(budget.pinned_bytes if is_card else 0, 0)
         self._unreadable: dict[int, str] = {}
+        self._frames = sorted(self._plates)
         self._blocks = self._make_blocks()
         self._ahead = ThreadPoolExecutor(1, "plates-ahead")
         self._decoding: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}
@@ -136,7 +138,7 @@ class FeatureCache:
         A frame's features differ in the last bit with its company, and a resumed run must equal an uninterrupted one.
         """
         blocks: dict[int, list[int]] = {}
-        for frame in sorted(self._plates):
+        for frame in self._frames:
             blocks.setdefault(frame // self._batch, []).append(frame)
         return {frame: tuple(block) for block in blocks.values() for frame in block}
 
@@ -156,6 +158,12 @@ class FeatureCache:
         is_known = frame in self._near or frame in self._pinned or frame in self._unreadable
         if block and not is_known and block not in self._decoding and not self._folder.has(self.name(frame)):
             self._decoding[block] = self._ahead.submit(self._decode_block, block)
+
+    def look_ahead_before(self, frame: int) -> None:
+        """Begin decoding the block before a frame's, if it is needed: who goes back from a key asks for it soon."""
+        place = bisect_left(self._frames, self._blocks[frame][0])
+        if place:
+            self.look_ahead(self._frames[place - 1])
 
     def fetch_keys(self, frame: int) -> FrameKeys:
         """Give a frame's key, shrinkage and selection alone, without its maps. Raises InputError as `fetch` does."""

@@ -58,6 +58,7 @@ class MotionCache:
         return PairMotion(**tensors)
 
     def _measure(self, pair: tuple[int, int]) -> PairMotion | None:
+        self._features.look_ahead_before(pair[0])  # motion is measured first on the way back from a key
         try:
             pictures = [self._fetch_grey(frame) for frame in pair]
         except InputError:

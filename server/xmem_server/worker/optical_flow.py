@@ -71,7 +71,6 @@ def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Mot
     change = cv2.GaussianBlur(seen.astype(np.float32) - here, (0, 0), 1.5)
     inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
     trust = inside / (1 + drift / _DRIFT**2) / (1 + np.square(change / _CONTRAST))
-    full = np.empty((height, width, 3), np.float32)
-    full[..., :2], full[..., 2] = flow, trust
-    coarse = cv2.resize(full, (width // CELL, height // CELL), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(coarse.transpose(2, 0, 1))
+    shape = (width // CELL, height // CELL)
+    coarse, coarse_trust = (cv2.resize(each, shape, interpolation=cv2.INTER_AREA) for each in (flow, trust))
+    return np.ascontiguousarray(np.concatenate([coarse.transpose(2, 0, 1), coarse_trust[None]]))

@@ -127,8 +127,11 @@ class PropagationJob:
 
     def annotate(self) -> None:
         """Put every key into permanent memory, in frame order."""
-        for done, (frame, sources) in enumerate(sorted(self._keys.items())):
-            self._reporter.report("annotating", done, len(self._keys), frame)
+        ordered = sorted(self._keys.items())
+        for done, (frame, sources) in enumerate(ordered):
+            self._reporter.report("annotating", done, len(ordered), frame)
+            for soon, _ in ordered[done + 1 : done + 2]:
+                self._cache.look_ahead(soon)
             alphas = {source.key.object_id: torch.from_numpy(self._alphas.fetch(source)) for source in sources}
             try:
                 masks = harden(alphas, self._encoding.shape, self._plan.settings.threshold)
