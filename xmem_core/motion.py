@@ -65,7 +65,7 @@ def _sample(maps: Tensor, grid: Tensor) -> Tensor:
 
     On a CPU pictures of a batch are sampled side by side, but one of them by one thread: so it is given as bands of rows.
     """
-    height, width = grid.shape[1:3]
+    height = grid.shape[1]
     count = math.gcd(height, _BANDS)
     bands = grid.unflatten(1, (count, height // count)).flatten(0, 1)  # (B*count, H/count, W, 2)
     sources = maps[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)  # (B*count, C, H, W)

@@ -2,16 +2,16 @@
 
 What a frame's features depend on (file, place in it, colour, working size, model, precision) is hashed into the name of its
 file, so a later propagation or a suggestion finds them, after a restart of the server too. A broken or missing file is
-encoded again. Every tier has a budget of bytes; the least recently used go first. While frames are propagated, the plates
-of the next block are decoded on another thread.
+encoded again. Every tier has a budget of bytes; the least recently used go first. While frames are propagated, those that
+will be wanted soon are encoded on another thread.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -26,6 +26,7 @@ from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
+from xmem_server.worker.background import start_background
 from xmem_server.worker.cache_folder import CacheFolder, digest
 
 BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
@@ -95,7 +96,10 @@ class Tier:
 
 
 class FeatureCache:
-    """Features of a plan's plates by frame number. A context: it ends its thread."""
+    """Features of a plan's plates by frame number. Any thread may ask. A context: it ends its threads.
+
+    Plates are decoded on one thread and encoded on another, so that what was looked ahead to is there when it is wanted.
+    """
 
     def __init__(
         self,
@@ -118,10 +122,12 @@ class FeatureCache:
         self._near = Tier(budget.device_bytes if is_card else budget.host_bytes, self._batch)
         self._pinned = Tier(budget.pinned_bytes if is_card else 0, 0)
         self._unreadable: dict[int, str] = {}
-        self._frames = sorted(self._plates)
         self._blocks = self._make_blocks()
-        self._ahead = ThreadPoolExecutor(1, "plates-ahead")
-        self._decoding: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}
+        self._decoding = start_background("plates")
+        self._encoder = start_background("encoder")
+        self._images: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}  # the encoding thread's own
+        self._coming: dict[tuple[int, ...], Future[dict[int, FrameFeatures]]] = {}
+        self._lock = threading.Lock()  # of the tiers and of what is coming
         self.encoded_count = 0
 
     def __enter__(self) -> FeatureCache:
@@ -130,7 +136,8 @@ class FeatureCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ahead.shutdown(cancel_futures=True)
+        self._decoding.shutdown(cancel_futures=True)
+        self._encoder.shutdown(cancel_futures=True)
 
     def _make_blocks(self) -> dict[int, tuple[int, ...]]:
         """Frames encoded together: neighbours by frame number, so that a batch is the same in every run of a plan.
@@ -138,32 +145,33 @@ class FeatureCache:
         A frame's features differ in the last bit with its company, and a resumed run must equal an uninterrupted one.
         """
         blocks: dict[int, list[int]] = {}
-        for frame in self._frames:
+        for frame in sorted(self._plates):
             blocks.setdefault(frame // self._batch, []).append(frame)
         return {frame: tuple(block) for block in blocks.values() for frame in block}
 
     def fetch(self, frame: int) -> FrameFeatures:
         """Give a frame's features. Raises InputError when its plate cannot be read."""
-        found = self._near.fetch(frame) or self._fetch_pinned(frame) or self._load(frame)
+        found = self._find(frame) or self._load(frame)
         if found is None and frame not in self._unreadable:
-            self._encode_block(self._blocks[frame])
-            found = self._near.fetch(frame)
+            found = self._wait(self._blocks[frame]).get(frame)
         if found is None:
             raise InputError(self._unreadable[frame])
         return found
 
+    def _wait(self, block: tuple[int, ...]) -> dict[int, FrameFeatures]:
+        """Give the features of a block that can be read. Raises what encoding it met; asked again, it is tried again."""
+        try:
+            return self._begin(block).result()
+        finally:
+            with self._lock:
+                self._coming.pop(block, None)
+
     def look_ahead(self, frame: int) -> None:
-        """Begin decoding the plates of a frame's block, if they are needed: it will be asked for soon."""
+        """Begin encoding a frame's block, if that is needed: it will be asked for soon."""
         block = self._blocks.get(frame, ())
         is_known = frame in self._near or frame in self._pinned or frame in self._unreadable
-        if block and not is_known and block not in self._decoding and not self._folder.has(self.name(frame)):
-            self._decoding[block] = self._ahead.submit(self._decode_block, block)
-
-    def look_ahead_before(self, frame: int) -> None:
-        """Begin decoding the block before a frame's, if it is needed: who goes back from a key asks for it soon."""
-        place = bisect_left(self._frames, self._blocks[frame][0])
-        if place:
-            self.look_ahead(self._frames[place - 1])
+        if block and not is_known and not self._folder.has(self.name(frame)):
+            self._begin(block)
 
     def fetch_keys(self, frame: int) -> FrameKeys:
         """Give a frame's key, shrinkage and selection alone, without its maps. Raises InputError as `fetch` does."""
@@ -180,6 +188,13 @@ class FeatureCache:
         company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
         return digest([plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())])
 
+    def _begin(self, block: tuple[int, ...]) -> Future[dict[int, FrameFeatures]]:
+        """Give the features of a block that can be read, as they come."""
+        with self._lock:
+            if block not in self._coming:
+                self._coming[block] = self._encoder.submit(self._encode_block, block)
+            return self._coming[block]
+
     def _decode_block(self, block: tuple[int, ...]) -> dict[int, Tensor]:
         """Give the plates (3, H, W) of a block that can be read, and note the others."""
         images = {}
@@ -195,26 +210,52 @@ class FeatureCache:
             images[frame] = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
         return images
 
-    def _encode_block(self, block: tuple[int, ...]) -> None:
-        begun = self._decoding.pop(block, None)
-        images = begun.result() if begun is not None else self._decode_block(block)
+    def _encode_block(self, block: tuple[int, ...]) -> dict[int, FrameFeatures]:
+        """Give the features of a block's images, and keep them. What goes wrong waits for who asks."""
+        kept = {frame: self._find(frame) or self._load(frame) for frame in block}
+        found = {frame: features for frame, features in kept.items() if features is not None}
+        if not set(block) <= {*found, *self._unreadable}:  # else another thread asked for it just before
+            found = self._encode_images(self._fetch_images(block))
+        with self._lock:
+            self._coming.pop(block, None)
+        return found
+
+    def _fetch_images(self, block: tuple[int, ...]) -> dict[int, Tensor]:
+        """Give the plates of a block, and begin with those of the one after it: more at once would only take memory."""
+        images = self._images.pop(block, None) or self._decoding.submit(self._decode_block, block)
+        found = images.result()
+        with self._lock:
+            waiting = [each for each, coming in self._coming.items() if each != block and not coming.done()]
+        for soon in waiting[:1]:
+            if soon not in self._images:
+                self._images[soon] = self._decoding.submit(self._decode_block, soon)
+        return found
+
+    def _encode_images(self, images: dict[int, Tensor]) -> dict[int, FrameFeatures]:
+        """Give the features of images (3, H, W) by frame, and keep them."""
         if not images:
-            return
+            return {}
         batch = torch.stack(list(images.values())).to(self._device)  # (B, 3, H, W)
         self.encoded_count += len(images)
-        for frame, features in zip(images, self._engine.encode(batch), strict=True):
+        found = dict(zip(images, self._engine.encode(batch), strict=True))
+        for frame, features in found.items():
             self._folder.save(self.name(frame), _as_tensors(features))
             self._keep(frame, features)
+        return found
+
+    def _find(self, frame: int) -> FrameFeatures | None:
+        """Give features that are near, or wait beside the device."""
+        with self._lock:
+            found = self._near.fetch(frame)
+            waiting = self._pinned.fetch(frame) if found is None else None
+        return found if waiting is None else self._keep(frame, _move(waiting, self._device))
 
     def _keep(self, frame: int, features: FrameFeatures) -> FrameFeatures:
-        for gone, its_features in self._near.keep(frame, features):
-            if self._device.type == "cuda":
-                self._pinned.keep(gone, _move(its_features, torch.device("cpu")))
+        with self._lock:
+            for gone, its_features in self._near.keep(frame, features):
+                if self._device.type == "cuda":
+                    self._pinned.keep(gone, _move(its_features, torch.device("cpu")))
         return features
-
-    def _fetch_pinned(self, frame: int) -> FrameFeatures | None:
-        found = self._pinned.fetch(frame)
-        return None if found is None else self._keep(frame, _move(found, self._device))
 
     def _load(self, frame: int) -> FrameFeatures | None:
         tensors = self._folder.load(self.name(frame), self._device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +20,7 @@ from xmem_server.checks import name_key
 from xmem_server.decoding import Decoder
 from xmem_server.headers import Header, say_which
 from xmem_server.plans import EngineMatte, KeySource, MatteSource, PlateSource, PropagationPlan, WrittenMatte
+from xmem_server.worker.background import start_background
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.matte_summary import SummaryCache, summarise
 
@@ -67,7 +68,7 @@ class MatteWriter:
         self._keys = keys
         self._alphas = KeyAlphas(plan, decoder)
         self._plates = {plate.frame: plate for plate in plan.plates}
-        self._pool = ThreadPoolExecutor(1, "mattes")
+        self._pool = start_background("mattes")
         self._waiting: deque[Future[None]] = deque()
         self.kind = ""  # of the plates, once one has been seen
 

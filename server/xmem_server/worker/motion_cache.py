@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from concurrent.futures import Future
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import torch
 from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_core.network import NetworkConfig
 from xmem_protocol import InputError
+from xmem_server.worker.background import start_background
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import FeatureCache
 from xmem_server.worker.optical_flow import measure_motion
@@ -19,22 +22,34 @@ PAIRS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and 
 FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
 FIELDS = ("to_later", "to_earlier")
+Pair = tuple[int, int]  # an earlier and a later frame number
 
 
 class MotionCache:
-    """Motion between the frames of a feature cache, measured on the images that are kept there."""
+    """Motion between the frames of a feature cache, measured on the images that are kept there. A context: it ends its thread."""
 
     def __init__(self, features: FeatureCache, folder: CacheFolder, config: NetworkConfig) -> None:
         self._features = features
         self._folder = folder
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
-        self._motion: OrderedDict[tuple[int, int], PairMotion] = OrderedDict()
-        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+        self._motion: OrderedDict[Pair, PairMotion] = OrderedDict()
+        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()  # the measuring thread's own
+        self._measuring = start_background("motion")
+        self._coming: dict[Pair, Future[PairMotion | None]] = {}
+
+    def __enter__(self) -> MotionCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._measuring.shutdown(cancel_futures=True)
 
     def fetch(self, earlier: int, later: int) -> PairMotion | None:
         """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""
         pair = (earlier, later)
-        found = self._motion.get(pair) or self._load(pair) or self._measure(pair)
+        found = self._motion.get(pair) or self._begin(pair).result()
+        self._coming.pop(pair, None)
         if found is None:
             return None
         self._motion[pair] = found
@@ -43,22 +58,35 @@ class MotionCache:
             self._motion.popitem(last=False)
         return found
 
+    def look_ahead(self, earlier: int, later: int) -> None:
+        """Begin measuring the motion between two frames that follow each other: it will be asked for soon."""
+        pair = (earlier, later)
+        if pair not in self._motion:
+            self._begin(pair)
+
+    def _begin(self, pair: Pair) -> Future[PairMotion | None]:
+        if pair not in self._coming:
+            self._coming[pair] = self._measuring.submit(self._find, pair)
+        return self._coming[pair]
+
+    def _find(self, pair: Pair) -> PairMotion | None:
+        return self._load(pair) or self._measure(pair)
+
     def fetch_reversed(self, later: int, earlier: int) -> PairMotion | None:
         """Give the motion for a propagation that runs backwards: from a later frame to the one before it."""
         found = self.fetch(earlier, later)
         return None if found is None else PairMotion(found.to_earlier, found.to_later)
 
-    def _name(self, pair: tuple[int, int]) -> list[str]:
+    def _name(self, pair: Pair) -> list[str]:
         return [FLOW, *(self._features.name(frame) for frame in pair)]
 
-    def _load(self, pair: tuple[int, int]) -> PairMotion | None:
+    def _load(self, pair: Pair) -> PairMotion | None:
         tensors = self._folder.load(self._name(pair), torch.device("cpu"))
         if tensors is None or tensors.keys() != set(FIELDS):
             return None
         return PairMotion(**tensors)
 
-    def _measure(self, pair: tuple[int, int]) -> PairMotion | None:
-        self._features.look_ahead_before(pair[0])  # motion is measured first on the way back from a key
+    def _measure(self, pair: Pair) -> PairMotion | None:
         try:
             pictures = [self._fetch_grey(frame) for frame in pair]
         except InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -17,6 +18,7 @@ from torch import Tensor
 from xmem_core.engine import Engine, Propagation
 from xmem_core.errors import CoreError
 from xmem_core.images import harden
+from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.snapshot import restore_snapshot, take_snapshot
 from xmem_core.weights import LoadedModel
 from xmem_protocol import InputError
@@ -35,7 +37,7 @@ from xmem_server.worker.reporting import JobPausedError, Reporter
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
-_LOOK_AHEAD = 4  # frames whose plates are decoded while others are propagated
+_LOOK_AHEAD = CARRIED_FRAMES  # frames encoded while others are propagated: as far as masks are carried back from a key
 
 
 def run_propagation(plan: PropagationPlan, model: LoadedModel, decoder: Decoder, channel: Channel) -> None:
@@ -111,19 +113,22 @@ class PropagationJob:
         self._before = BeforeMattes(plan, decoder)
         self._device = next(model.network.parameters()).device
         self._skipped = 0
+        self._is_looking_ahead = False
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder, model.network.config)
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
         self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
+        self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> PropagationJob:
+        for part in (self._writer, self._motion, self._cache):  # left the other way round: motion waits for features
+            self._contexts.enter_context(part)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.__exit__(kind, error, trace)
-        self._cache.__exit__(kind, error, trace)
+        self._contexts.__exit__(kind, error, trace)
 
     def annotate(self) -> None:
         """Put every key into permanent memory, in frame order."""
@@ -170,10 +175,9 @@ class PropagationJob:
         for position in range(propagation.position, len(frames)):
             frame = frames[position]
             self._reporter.report("propagating", position, len(frames), frame)
+            self._look_ahead(frames, position)
             try:
                 encoded = self._cache.fetch(frame)
-                for soon in frames[position + 1 : position + 1 + _LOOK_AHEAD]:
-                    self._cache.look_ahead(soon)
             except InputError as error:
                 self._channel.send(EngineFrameFailed(self._plan.job, frame, str(error)))
                 propagation.skip()
@@ -190,6 +194,15 @@ class PropagationJob:
         self._writer.drain()
         self._skipped = len(propagation.skipped)
         self._reporter.report("propagating", len(frames), len(frames), frames[-1])
+
+    def _look_ahead(self, frames: tuple[int, ...], position: int) -> None:
+        """Have frames encoded, and motion measured, that will be wanted soon: all at first, later one more at each step."""
+        first = position + _LOOK_AHEAD if self._is_looking_ahead else position
+        self._is_looking_ahead = True
+        for place in range(first, min(len(frames), position + _LOOK_AHEAD + 1)):
+            self._cache.look_ahead(frames[place])
+            if place and self._engine.network.follows_motion:
+                self._motion.look_ahead(frames[place - 1], frames[place])
 
     def _resume(self, propagation: Propagation) -> None:
         """Put the propagation where the plan's snapshot left it, if every frame before is finished."""
