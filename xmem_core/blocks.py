@@ -21,8 +21,8 @@ def unfold_objects(folded: Tensor, objects: int) -> Tensor:
 
 
 def repeat_per_object(per_image: Tensor, objects: int) -> Tensor:
-    """Give (B*N, C, h, w) for (B, C, h, w): each image's map once per object."""
-    return per_image.repeat_interleave(objects, 0)
+    """Give (B*N, C, h, w) for (B, C, h, w): each image's map once per object, without a copy where there is one image or object."""
+    return per_image[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
 
 
 def sum_of_others(masks: Tensor) -> Tensor:

@@ -148,7 +148,8 @@ def suggest_keyframes(
 
 def measure_area(mask: Tensor, present_above: float = PRESENT_ABOVE) -> float:
     """Give the share of pixels (0..1) where any object of mask (C, H, W) is above ``present_above``."""
-    return float((mask.amax(0) > present_above).float().mean())
+    present = mask.amax(0) > present_above
+    return int(present.sum()) / present.numel()
 
 
 def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float = PRESENT_ABOVE) -> FrameMask:

@@ -6,6 +6,7 @@ frame carried *from* (dx, dy, in pixels of the working size), and how far that i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,12 +53,22 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
     all objects need be given once.
     """
     height, width = masks.shape[-2:]
-    full = F.interpolate(motion.float(), size=(height, width), mode="bilinear", align_corners=False)
-    rows = torch.arange(height, dtype=torch.float32, device=masks.device)[:, None] + full[:, 1]  # (B, H, W)
-    columns = torch.arange(width, dtype=torch.float32, device=masks.device) + full[:, 0]
-    grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 3)  # (B, H, W, 2)
+    scale = torch.tensor([2 / width, 2 / height, 1], device=motion.device)[
+        :, None, None
+    ]  # a picture is 2 wide and high in a grid
+    full = F.interpolate(motion.float() * scale, size=(height, width), mode="bilinear", align_corners=False)
+    grid = full[:, :2].permute(0, 2, 3, 1) + _centres(height, width, motion.device)  # (B, H, W, 2)
     moved = _sample(torch.cat([masks, trust], 1).float(), grid)
     return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
+
+
+@functools.lru_cache(maxsize=2)
+def _centres(height: int, width: int, device: torch.device) -> Tensor:
+    """Give where the pixels of a picture lie in a grid, (H, W, 2). Not to be written to."""
+    with torch.inference_mode(False):  # training may ask after a propagation did
+        rows = (2 * torch.arange(height, dtype=torch.float32, device=device) + 1) / height - 1
+        columns = (2 * torch.arange(width, dtype=torch.float32, device=device) + 1) / width - 1
+        return torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
 
 
 def _sample(maps: Tensor, grid: Tensor) -> Tensor:

@@ -130,12 +130,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Decode picture files for the XMem server (started by it).")
     parser.add_argument("--memory", type=int, required=True, help="bytes of address space")
     parser.add_argument("--pixels", type=int, required=True, help="most pixels in a window")
+    parser.add_argument("--niceness", type=int, default=0, help="how far to stand back from others")
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # OpenEXR prints its warnings on standard output
     cv2.setNumThreads(1)
     limit_memory(chosen.memory)
+    if hasattr(os, "nice"):
+        os.nice(chosen.niceness)
     try:
         serve(sys.stdin.buffer, answers, DecodeLimits(chosen.memory, chosen.pixels))
     except (BrokenPipeError, RemoteProtocolError):  # the parent has gone, perhaps in the middle of a request

@@ -267,8 +267,9 @@ def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:
         "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file|threads;2",  # a video opens no network address
     }
     command = [sys.executable, "-m", "xmem_server.decode_process"]
+    options = {"--memory": limits.memory_bytes, "--pixels": limits.max_pixels, "--niceness": limits.niceness}
     return subprocess.Popen(
-        [*command, "--memory", str(limits.memory_bytes), "--pixels", str(limits.max_pixels)],
+        [*command, *(str(word) for pair in options.items() for word in pair)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -111,12 +111,14 @@ class DecodeLimits:
     """What the decode process may take.
 
     ``memory_bytes`` is its whole address space. ``max_pixels`` bounds the display window and the data window, each:
-    8192 x 8192 leaves room for 8K with overscan. ``timeout_seconds`` is for one request.
+    8192 x 8192 leaves room for 8K with overscan. ``timeout_seconds`` is for one request. ``niceness`` is how far it stands back
+    from others that want the processor (0..19; not on Windows).
     """
 
     memory_bytes: int = 6 * 1024**3
     max_pixels: int = 8192 * 8192
     timeout_seconds: float = 120.0
+    niceness: int = 0
 
 
 def display_name(path: Path) -> str:

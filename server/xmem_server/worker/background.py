@@ -7,7 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-_NICENESS = 10  # of 19: about a tenth of a processor that the propagation wants too, and all of one that it does not
+NICENESS = 10  # of 19: about a tenth of a processor that the propagation wants too, and all of one that it does not
 
 
 def start_background(name: str) -> ThreadPoolExecutor:
@@ -17,4 +17,4 @@ def start_background(name: str) -> ThreadPoolExecutor:
 
 def _lower_priority() -> None:
     if sys.platform == "linux":  # where a thread has a priority of its own; elsewhere it would be the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

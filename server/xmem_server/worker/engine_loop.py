@@ -11,6 +11,7 @@ from xmem_core.network import XMem
 from xmem_core.weights import LoadedModel, load_model
 from xmem_protocol import BAD_INPUT, INTERNAL, OUT_OF_MEMORY, InputError, ServerError
 from xmem_server.decoding import Decoder
+from xmem_server.headers import DecodeLimits
 from xmem_server.plans import (
     EngineCancelled,
     EngineFailed,
@@ -20,6 +21,7 @@ from xmem_server.plans import (
     PropagationPlan,
     SuggestionPlan,
 )
+from xmem_server.worker.background import NICENESS
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.memory_ladder import is_out_of_memory, release_memory
 from xmem_server.worker.memory_plan import fetch_memory, settle_size
@@ -76,7 +78,7 @@ class EngineLoop:
         place_network(model.network, device)
         self._memory = fetch_memory(device, self._memory)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
-        with Decoder() as decoder:
+        with Decoder(DecodeLimits(niceness=NICENESS)) as decoder:
             while True:
                 self._work(self._channel.next_plan(), model, decoder)
 
