@@ -88,7 +88,7 @@ class LostObject:
 
 @dataclass(frozen=True)
 class Composite:
-    """Mask-weighted features of one frame, as memory and as query, both (h*w, 2*CK + 1)."""
+    """Mask-weighted features of one frame, as memory and as query, both (2*CK + 1, h*w)."""
 
     as_memory: Tensor
     as_query: Tensor
@@ -164,27 +164,27 @@ def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float
 
 def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
     """Give a frame's features, its key weighted by its mask."""
-    weighted = (keys.key * (alpha * mask.at_keys + 1 - alpha)).flatten(1).T  # (h*w, CK)
-    shrinkage = keys.shrinkage.flatten(1).T
-    selection = keys.selection.flatten(1).T
+    weighted = (keys.key * (alpha * mask.at_keys + 1 - alpha)).flatten(1)  # (CK, h*w)
+    shrinkage = keys.shrinkage.flatten(1)
+    selection = keys.selection.flatten(1)
     scaled = weighted * shrinkage
     selected = weighted * selection
-    as_memory = torch.cat([weighted * scaled, scaled, shrinkage], 1)
-    as_query = torch.cat([-selection, 2 * selected, -(selected * weighted).sum(1, keepdim=True)], 1)
+    as_memory = torch.cat([weighted * scaled, scaled, shrinkage])
+    as_query = torch.cat([-selection, 2 * selected, -(selected * weighted).sum(0, keepdim=True)])
     return Composite(as_memory, as_query / math.sqrt(keys.key.shape[0]))
 
 
 def dissimilarity(reference: Composite, candidate: Composite) -> float:
     """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Computed in blocks of rows."""
-    rows, columns = reference.as_memory.shape[0], candidate.as_query.shape[0]
+    rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
     step = max(1, BLOCK_VALUES // columns)
     total = 0.0
     for start in range(0, rows, step):
         here = slice(start, start + step)
-        difference = reference.as_memory[here] @ candidate.as_query.T  # (i of reference, j of candidate)
-        # (i of candidate, j of reference), compared untransposed
-        difference.addmm_(candidate.as_memory[here], reference.as_query.T, alpha=-1)
-        total += float(difference.relu_().sum())
+        there = reference.as_memory[:, here].T @ candidate.as_query  # (i of reference, j of candidate)
+        back = candidate.as_memory[:, here].T @ reference.as_query  # (i of candidate, j of reference), compared untransposed
+        # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
+        total += float(there.sub_(back).relu_().sum())
     return total / (rows * columns)
 
 

@@ -65,7 +65,7 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
 @functools.lru_cache(maxsize=2)
 def _centres(height: int, width: int, device: torch.device) -> Tensor:
     """Give where the pixels of a picture lie in a grid, (H, W, 2). Not to be written to."""
-    with torch.inference_mode(False):  # training may ask after a propagation did
+    with torch.inference_mode(mode=False):  # training may ask after a propagation did
         rows = (2 * torch.arange(height, dtype=torch.float32, device=device) + 1) / height - 1
         columns = (2 * torch.arange(width, dtype=torch.float32, device=device) + 1) / width - 1
         return torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
