@@ -53,8 +53,8 @@ def propagate(clip: Path, keyed: list[int], work: Path, decoder: Decoder) -> tup
     encoding = Encoding("auto", "", shape, working_shape(*shape, size), model.sha256)
     folder, budget = CacheFolder(work / f"{clip.name}-cache", 2**34), FeatureBudget()
     engine = Engine(model.network, MemoryPolicy(), working_size=size)
-    with FeatureCache(engine, decoder, plates, encoding, folder, budget) as cache:
-        motion = MotionCache(cache, folder, model.network.config)
+    cache = FeatureCache(engine, decoder, plates, encoding, folder, budget)
+    with MotionCache(cache, folder, model.network.config) as motion, cache:
         for frame in keyed:
             ids = torch.from_numpy(cv2.imread(str(clip / "masks" / f"{frame:05d}.png"), cv2.IMREAD_UNCHANGED))
             alphas = {each: (ids == each).float() for each in meta["objects"]}

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.memory import MEBIBYTE
-from benchmarks.speed.columns import time_plan
+from benchmarks.speed.columns import fetch_peak, time_plan
 from benchmarks.speed.shot import fetch_propagation, make_shot
 from xmem_core.weights import load_model
 from xmem_server.engines import EngineProcess
@@ -45,12 +45,11 @@ def measure(shape: tuple[int, int, int, int, int], work: Path, model: str) -> tu
         plan, settings=replace(plan.settings, working_size=size, mem_every=1)
     )  # memory fills as in a long shot
     time_plan(engine, plan)
-    status = Path(f"/proc/{engine.pid()}/status").read_text("ascii")
-    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+    peak = fetch_peak(engine.pid())
     engine.close()
     config = load_model(model).network.config
     load = Load(plan.shot, frames, 2, objects)
-    return estimate_bytes(load, plan.settings, config, size or config.working_size) / MEBIBYTE, peak / MEBIBYTE
+    return estimate_bytes(load, plan.settings, config, size or config.working_size) / MEBIBYTE, peak
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import OpenEXR
 import pytest
+import torch
 
 from xmem_protocol import InputError
 from xmem_server import keys, plates
@@ -86,6 +87,25 @@ def test_when_mattes_are_saved_then_they_read_back(decoder, plate_path, tmp_path
     decoder.save_layered(str(tmp_path / "l.exr"), {4: alpha, 2: 1 - alpha}, header, "exr-float")
     np.testing.assert_array_equal(decoder.fetch_alpha(str(tmp_path / "l.exr"), ".exr", "channel:object_2.A"), 1 - alpha)
     np.testing.assert_array_equal(decoder.fetch_alpha(str(tmp_path / "l.exr"), ".exr", "channel:object_4.A"), alpha)
+
+
+def test_when_a_matte_comes_rounded_then_its_file_is_the_one_of_the_same_matte_unrounded(decoder, plate_path, tmp_path):
+    header = decoder.fetch_header(plate_path, ".exr")
+    alpha = np.random.default_rng(3).random((40, 60), np.float32)
+    alpha[:10] *= 1e-6  # numbers that half precision holds with few digits
+    rounded = torch.from_numpy(alpha).half().numpy()
+    one = decoder.save_matte(str(tmp_path / "one.exr"), alpha, header, "exr-half")
+    assert decoder.save_matte(str(tmp_path / "other.exr"), rounded, header, "exr-half") == one
+    layers = decoder.save_layered(str(tmp_path / "l.exr"), {1: alpha, 2: alpha}, header, "exr-half")
+    assert decoder.save_layered(str(tmp_path / "m.exr"), {1: rounded, 2: rounded}, header, "exr-half") == layers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no niceness")
+def test_when_a_decoder_is_to_stand_back_then_its_process_does(plate_path):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with Decoder(DecodeLimits(niceness=5)) as decoder:
+        decoder.fetch_header(plate_path, ".exr")
+        assert os.getpriority(os.PRIO_PROCESS, decoder.process_id) == min(19, own + 5)
 
 
 def test_when_a_matte_has_the_wrong_size_or_no_folder_then_the_error_is_the_artists(decoder, plate_path, tmp_path):

@@ -1,6 +1,8 @@
 """The tiers of encoded frames, and the folder behind them."""
 
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from xmem_core.memory import MemoryPolicy
 from xmem_core.weights import load_model
 from xmem_server.decoding import Decoder
 from xmem_server.plans import PlateSource
+from xmem_server.worker.background import NICENESS, start_background
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import Encoding, FeatureBudget, FeatureCache, Tier
 from xmem_server.worker.matte_summary import MatteSummary, SummaryCache, summarise
@@ -139,6 +142,89 @@ def test_when_an_alpha_is_rounded_as_stored_then_it_is_what_its_file_gives_back(
 
 
 # ----------------------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    plates, _ = save_scene(tmp_path_factory.mktemp("scene"))
+    return [PlateSource(frame, str(path), str(frame), 0, path.suffix) for frame, path in plates.items()]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_model("compact").network
+
+
+@pytest.fixture
+def make_cache(scene, network, decoder, tmp_path):
+    def make(folder="cache", **budget):
+        encoding = Encoding("auto", "", (HEIGHT, WIDTH), (HEIGHT, WIDTH), "compact")
+        kept = CacheFolder(tmp_path / folder, 2**30)
+        return FeatureCache(
+            Engine(network, MemoryPolicy()), decoder, scene, encoding, kept, FeatureBudget(**budget)
+        ), kept
+
+    return make
+
+
+def test_when_frames_were_looked_ahead_to_then_they_are_as_if_asked_for_and_encoded_once(make_cache):
+    at_once, _ = make_cache("one")
+    ahead, _ = make_cache("other")
+    with at_once, ahead:
+        for frame in range(FIRST, FIRST + COUNT):
+            ahead.look_ahead(frame)
+        for frame in range(FIRST, FIRST + COUNT):
+            assert torch.equal(ahead.fetch(frame).features.key, at_once.fetch(frame).features.key)
+            assert torch.equal(ahead.fetch(frame).image, at_once.fetch(frame).image)
+        assert ahead.encoded_count == at_once.encoded_count == COUNT
+
+
+def test_when_several_threads_want_the_same_frames_then_each_is_encoded_once(make_cache):
+    cache, _ = make_cache(host_bytes=1)  # what is not wanted at once goes to disk
+    frames = list(range(FIRST, FIRST + COUNT))
+    with cache, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda frame: cache.fetch(frame).features.key.sum().item(), frames * 4))
+    assert found == found[:COUNT] * 4
+    assert cache.encoded_count == COUNT
+
+
+def test_when_encoding_ahead_fails_then_who_asks_is_told_and_may_ask_again(make_cache, monkeypatch):
+    cache, _ = make_cache()
+    original, calls = Engine.encode, []
+
+    def failing(self, images):
+        calls.append(len(images))
+        if len(calls) == 1:
+            raise MemoryError
+        return original(self, images)
+
+    monkeypatch.setattr(Engine, "encode", failing)
+    with cache:
+        cache.look_ahead(FIRST)
+        with pytest.raises(MemoryError):
+            cache.fetch(FIRST)
+        assert cache.fetch(FIRST).features.key.isfinite().all()
+
+
+def test_when_a_cache_is_left_with_much_to_come_then_it_ends_soon_and_what_was_begun_is_whole(make_cache):
+    cache, folder = make_cache()
+    with cache:
+        for frame in range(FIRST, FIRST + COUNT):
+            cache.look_ahead(frame)
+    assert cache.encoded_count < COUNT
+    again, _ = make_cache()
+    with again:
+        for frame in range(FIRST, FIRST + COUNT):
+            assert again.fetch(frame).features.key.isfinite().all()
+    assert all(folder.has(again.name(frame)) for frame in range(FIRST, FIRST + COUNT))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own elsewhere")
+def test_when_work_runs_in_the_background_then_its_thread_alone_stands_back():
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with start_background("test") as pool:
+        assert pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == min(19, own + NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 
 @pytest.mark.gpu
