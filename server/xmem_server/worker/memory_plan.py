@@ -1,6 +1,6 @@
 """What memory a job will take, said before it begins, and the working size that fits into what it may take.
 
-The estimate is arithmetic over sizes with four constants measured for each network (docs/performance.md: how, and how far off it was).
+The estimate is arithmetic over sizes with constants measured for each network (docs/performance.md: how, and how far off it was).
 It is of the engine process's peak on a CPU; a card's use has not been measured.
 """
 
@@ -32,7 +32,8 @@ class NetworkCosts:
     """Bytes: the process at rest; a frame's kept features, per working pixel; and what computing takes, as measured.
 
     ``encoding`` is per working pixel of a batch, ``decoding`` per working pixel and object, ``matte`` per pixel of the mattes and
-    object, ``plate`` per pixel of the plate.
+    object, ``plate`` per pixel of the plate. ``scatter`` is how many times their own bytes kept features hold: they lie between what
+    is used and freed again.
     """
 
     resting: int
@@ -41,11 +42,12 @@ class NetworkCosts:
     decoding: float
     matte: float
     plate: float
+    scatter: float
 
 
 COSTS = {
-    "compact": NetworkCosts(373 * 1024**2, 12.8, 322.0, 0.0, 111.0, 75.0),
-    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0),
+    "compact": NetworkCosts(413 * 1024**2, 12.8, 101.5, 46.7, 45.2, 2.1, 1.84),
+    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 1.0),
 }
 
 
@@ -77,7 +79,7 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     similarities = min(BLOCK_VALUES, rows * positions) * _FLOAT
     computing = pixels * (batch * costs.encoding + load.objects * costs.decoding)
     pictures = load.objects * matte_pixels * costs.matte + shot.width * shot.height * costs.plate
-    return round(costs.resting + kept + rows * columns * _FLOAT * 1.25 + similarities * 1.25 + computing + pictures)
+    return round(costs.resting + kept * costs.scatter + rows * columns * _FLOAT * 1.25 + similarities * 1.25 + computing + pictures)
 
 
 def _area(shape: tuple[int, int], multiple: int = 1) -> int:
