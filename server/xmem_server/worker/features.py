@@ -122,6 +122,7 @@ class FeatureCache:
         self._near = Tier(budget.device_bytes if is_card else budget.host_bytes, self._batch)
         self._pinned = Tier(budget.pinned_bytes if is_card else 0, 0)
         self._unreadable: dict[int, str] = {}
+        self._names: dict[int, str] = {}
         self._blocks = self._make_blocks()
         self._decoding = start_background("plates")
         self._encoder = start_background("encoder")
@@ -183,10 +184,12 @@ class FeatureCache:
 
     def name(self, frame: int) -> str:
         """Give what a frame's features are known by: everything that they depend on."""
-        plate = self._plates[frame]
-        # The neighbours a frame is encoded with are part of its name: see _make_blocks.
-        company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
-        return digest([plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())])
+        if frame not in self._names:
+            plate = self._plates[frame]
+            # The neighbours a frame is encoded with are part of its name: see _make_blocks.
+            company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
+            self._names[frame] = digest([plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())])
+        return self._names[frame]
 
     def _begin(self, block: tuple[int, ...]) -> Future[dict[int, FrameFeatures]]:
         """Give the features of a block that can be read, as they come."""

@@ -14,14 +14,18 @@ import torch
 
 from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.images import MULTIPLE, working_shape
+from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.network import NetworkConfig
 from xmem_protocol import InputError, PropagationSettings, Shot
 from xmem_server.plans import PropagationPlan, SuggestionPlan
 from xmem_server.worker.features import BATCH_PIXELS, FeatureBudget
+from xmem_server.worker.motion_cache import PAIRS_KEPT
+from xmem_server.worker.optical_flow import CELL
 
 GIBIBYTE = 1024**3
 SMALLEST_SIZE = 96  # pixels of the shorter side: below, nothing is seen any more
 _FLOAT = 4  # bytes
+_MOTION = 2 * 3 * 2 / CELL**2  # bytes for each pixel: two ways of three half floats on a coarser grid
 _SHARE = 0.8  # of what there is, when no limit was given
 
 _Plan = TypeVar("_Plan", PropagationPlan, SuggestionPlan)
@@ -32,8 +36,8 @@ class NetworkCosts:
     """Bytes: the process at rest; a frame's kept features, per working pixel; and what computing takes, as measured.
 
     ``encoding`` is per working pixel of a batch, ``decoding`` per working pixel and object, ``matte`` per pixel of the mattes and
-    object, ``plate`` per pixel of the plate. ``scatter`` is how many times their own bytes kept features hold: they lie between what
-    is used and freed again.
+    object, ``plate`` per pixel of the plate. ``scatter`` is how many times their own bytes motion and carried masks hold: they lie
+    in the heap between what is used and freed again.
     """
 
     resting: int
@@ -46,8 +50,8 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(413 * 1024**2, 12.8, 101.5, 46.7, 45.2, 2.1, 1.84),
-    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 1.0),
+    "compact": NetworkCosts(317 * 1024**2, 12.8, 182.3, 41.4, 0.0, 5.4, 6.4),
+    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
 
@@ -72,6 +76,8 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     batch = max(1, min(budget.batch, BATCH_PIXELS // matte_pixels))
     image = 3 * matte_pixels * (2 if config.architecture == "compact" else _FLOAT)
     kept = min(budget.host_bytes, load.frames * round(costs.features * pixels + image))
+    motion = min(load.frames, PAIRS_KEPT + CARRIED_FRAMES) * _MOTION * matte_pixels
+    carried = motion + min(load.frames, CARRIED_FRAMES) * (load.objects + 1) * matte_pixels
     working = min(settings.max_working_frames, 1 + load.frames // settings.mem_every)
     long_term = min(settings.max_long_term, load.frames // settings.mem_every * settings.prototypes)
     rows = (load.keyed + working) * positions + (long_term if settings.long_term else 0)
@@ -79,7 +85,15 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     similarities = min(BLOCK_VALUES, rows * positions) * _FLOAT
     computing = pixels * (batch * costs.encoding + load.objects * costs.decoding)
     pictures = load.objects * matte_pixels * costs.matte + shot.width * shot.height * costs.plate
-    return round(costs.resting + kept * costs.scatter + rows * columns * _FLOAT * 1.25 + similarities * 1.25 + computing + pictures)
+    return round(
+        costs.resting
+        + kept
+        + carried * costs.scatter
+        + rows * columns * _FLOAT * 1.25
+        + similarities * 1.25
+        + computing
+        + pictures
+    )
 
 
 def _area(shape: tuple[int, int], multiple: int = 1) -> int:
