@@ -85,6 +85,12 @@ class Sampler:
             time.sleep(0.05)
 
 
+def fetch_peak(process_id: int) -> float:
+    """Give the most resident memory that a process has had, in MiB (Linux)."""
+    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def run(options: argparse.Namespace) -> dict[int, tuple[float, float]]:
     """Give the peaks (engine, whole server) in MiB reached by each hundredth frame."""
     shutil.rmtree(options.work, ignore_errors=True)

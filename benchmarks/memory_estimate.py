@@ -12,8 +12,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.memory import MEBIBYTE
-from benchmarks.speed.columns import fetch_peak, time_plan
+from benchmarks.memory import MEBIBYTE, fetch_peak
+from benchmarks.speed.columns import time_plan
 from benchmarks.speed.shot import fetch_propagation, make_shot
 from xmem_core.weights import load_model
 from xmem_server.engines import EngineProcess

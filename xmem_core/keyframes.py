@@ -182,9 +182,8 @@ def dissimilarity(reference: Composite, candidate: Composite) -> float:
     for start in range(0, rows, step):
         here = slice(start, start + step)
         there = reference.as_memory[:, here].T @ candidate.as_query  # (i of reference, j of candidate)
-        back = (
-            candidate.as_memory[:, here].T @ reference.as_query
-        )  # (i of candidate, j of reference), compared untransposed
+        # (i of candidate, j of reference), compared untransposed
+        back = candidate.as_memory[:, here].T @ reference.as_query
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
         total += float(there.sub_(back).relu_().sum())
     return total / (rows * columns)

@@ -53,22 +53,22 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
     all objects need be given once.
     """
     height, width = masks.shape[-2:]
-    scale = torch.tensor([2 / width, 2 / height, 1], device=motion.device)[
-        :, None, None
-    ]  # a picture is 2 wide and high in a grid
+    centres, scale = _grid(height, width, motion.device)
     full = F.interpolate(motion.float() * scale, size=(height, width), mode="bilinear", align_corners=False)
-    grid = full[:, :2].permute(0, 2, 3, 1) + _centres(height, width, motion.device)  # (B, H, W, 2)
+    grid = full[:, :2].permute(0, 2, 3, 1) + centres  # (B, H, W, 2)
     moved = _sample(torch.cat([masks, trust], 1).float(), grid)
     return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
 
 
 @functools.lru_cache(maxsize=2)
-def _centres(height: int, width: int, device: torch.device) -> Tensor:
-    """Give where the pixels of a picture lie in a grid, (H, W, 2). Not to be written to."""
+def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give where the pixels of a picture lie in a grid, (H, W, 2), and what brings a motion there, (3, 1, 1): not to be written to."""
     with torch.inference_mode(mode=False):  # training may ask after a propagation did
         rows = (2 * torch.arange(height, dtype=torch.float32, device=device) + 1) / height - 1
         columns = (2 * torch.arange(width, dtype=torch.float32, device=device) + 1) / width - 1
-        return torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
+        centres = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
+        scale = torch.tensor([2 / width, 2 / height, 1], device=device)  # a picture is 2 wide and high in a grid
+        return centres, scale[:, None, None]
 
 
 def _sample(maps: Tensor, grid: Tensor) -> Tensor:

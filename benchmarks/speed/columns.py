@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.memory import fetch_peak
 from benchmarks.speed.plain import PlainRun, suggest_plain
 from benchmarks.speed.shot import SpeedShot, fetch_propagation, fetch_suggestion, make_shot
 from xmem_core.images import FineCanvas, padding_for, working_shape
@@ -171,12 +172,6 @@ def time_plan(engine: EngineProcess, plan: PropagationPlan | SuggestionPlan) -> 
             if isinstance(event, (EngineFailed, EngineCancelled)):
                 sys.exit(f"the engine did not finish: {event}")
         time.sleep(_POLL_SECONDS)
-
-
-def fetch_peak(process_id: int) -> float:
-    """Give the most resident memory that a process has had, in MiB (Linux)."""
-    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def keep_mattes(timed: Timed, folder: Path) -> tuple[MatteSource, ...]:

@@ -138,7 +138,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     limit_memory(chosen.memory)
     if hasattr(os, "nice"):
-        os.nice(chosen.niceness)
+        os.nice(max(0, chosen.niceness - os.nice(0)))  # it may inherit some from the thread that started it
     try:
         serve(sys.stdin.buffer, answers, DecodeLimits(chosen.memory, chosen.pixels))
     except (BrokenPipeError, RemoteProtocolError):  # the parent has gone, perhaps in the middle of a request

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -127,15 +127,15 @@ class Decoder:
 
         An alpha of float16 crosses the pipe as that: half the bytes, and not rounded again.
         """
-        return self._save(SaveWanted(_absolute(path), header, output, (), alpha.dtype.name), [alpha], path)
+        return self._save(SaveWanted(_absolute(path), header, output, (), _fetch_samples([alpha])), [alpha], path)
 
     def save_layered(self, path: str, alphas: Mapping[int, Alpha], header: Header, output: str) -> WrittenFile:
-        """Write the mattes of all objects, of one type, as one EXR with channels ``object_<id>.A``, whole or not at all."""
+        """Write the mattes of all objects as one EXR with channels ``object_<id>.A``, whole or not at all."""
         if not alphas:
             raise InputError(f"{display_name(Path(path))} would have no object in it. Give at least one key.")
         stacked = list(alphas.values())
-        samples = stacked[0].dtype.name
-        return self._save(SaveWanted(_absolute(path), header, output, tuple(alphas), samples), stacked, path)
+        request = SaveWanted(_absolute(path), header, output, tuple(alphas), _fetch_samples(stacked))
+        return self._save(request, stacked, path)
 
     def close(self) -> None:
         """End the child; a later call starts another."""
@@ -275,6 +275,11 @@ def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         env=environment,
     )
+
+
+def _fetch_samples(alphas: Sequence[Alpha]) -> str:
+    """Give what alphas cross the pipe as: half floats when all of them are."""
+    return "float16" if all(alpha.dtype == np.float16 for alpha in alphas) else "float32"
 
 
 def _absolute(path: str) -> str:

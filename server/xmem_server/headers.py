@@ -15,6 +15,10 @@ FLOAT = "float"  # scene-linear unless the artist says otherwise: EXR, float TIF
 INTEGER = "integer"  # display-referred unless said otherwise: 8 and 16 bit PNG, JPEG, TIFF
 VIDEO = "video"  # display-referred, many pictures in one file
 
+EXR_HALF = "exr-half"  # the outputs that mattes are written as
+EXR_FLOAT = "exr-float"
+PNG16 = "png16"
+
 EXR_SUFFIXES = frozenset({".exr"})
 PNG_SUFFIXES = frozenset({".png"})
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
@@ -112,7 +116,7 @@ class DecodeLimits:
 
     ``memory_bytes`` is its whole address space. ``max_pixels`` bounds the display window and the data window, each:
     8192 x 8192 leaves room for 8K with overscan. ``timeout_seconds`` is for one request. ``niceness`` is how far it stands back
-    from others that want the processor (0..19; not on Windows).
+    at least from others that want the processor (0..19; not on Windows).
     """
 
     memory_bytes: int = 6 * 1024**3

@@ -21,11 +21,8 @@ import OpenEXR
 
 from xmem_protocol import InputError
 from xmem_server.files import storage_errors, sync_file, sync_folder
-from xmem_server.headers import Alpha, Header, WrittenFile
+from xmem_server.headers import EXR_FLOAT, EXR_HALF, PNG16, Alpha, Header, WrittenFile
 
-EXR_HALF = "exr-half"
-EXR_FLOAT = "exr-float"
-PNG16 = "png16"
 _SAMPLES = {EXR_HALF: np.float16, EXR_FLOAT: np.float32}
 
 

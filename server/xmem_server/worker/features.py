@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.headers import say_which
 from xmem_server.plans import PlateSource
-from xmem_server.worker.background import start_background
+from xmem_server.worker.background import BackgroundOwner
 from xmem_server.worker.cache_folder import CacheFolder, digest
 
 BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
@@ -95,7 +94,7 @@ class Tier:
         return gone
 
 
-class FeatureCache:
+class FeatureCache(BackgroundOwner):
     """Features of a plan's plates by frame number. Any thread may ask. A context: it ends its threads.
 
     Plates are decoded on one thread and encoded on another, so that what was looked ahead to is there when it is wanted.
@@ -110,6 +109,7 @@ class FeatureCache:
         folder: CacheFolder,
         budget: FeatureBudget,
     ) -> None:
+        super().__init__()
         self._engine = engine
         self._decoder = decoder
         self._plates = {plate.frame: plate for plate in plates}
@@ -124,21 +124,12 @@ class FeatureCache:
         self._unreadable: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._blocks = self._make_blocks()
-        self._decoding = start_background("plates")
-        self._encoder = start_background("encoder")
+        self._decoding = self.start_background("plates")
+        self._encoder = self.start_background("encoder")
         self._images: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}  # the encoding thread's own
         self._coming: dict[tuple[int, ...], Future[dict[int, FrameFeatures]]] = {}
         self._lock = threading.Lock()  # of the tiers and of what is coming
         self.encoded_count = 0
-
-    def __enter__(self) -> FeatureCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._decoding.shutdown(cancel_futures=True)
-        self._encoder.shutdown(cancel_futures=True)
 
     def _make_blocks(self) -> dict[int, tuple[int, ...]]:
         """Frames encoded together: neighbours by frame number, so that a batch is the same in every run of a plan.

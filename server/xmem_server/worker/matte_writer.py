@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,13 @@ from xmem_core.mattes import make_mattes
 from xmem_protocol import PRESENT, InputError
 from xmem_server.checks import name_key
 from xmem_server.decoding import Decoder
-from xmem_server.headers import Header, say_which
+from xmem_server.headers import EXR_FLOAT, EXR_HALF, PNG16, Header, say_which
 from xmem_server.plans import EngineMatte, KeySource, MatteSource, PlateSource, PropagationPlan, WrittenMatte
-from xmem_server.worker.background import start_background
+from xmem_server.worker.background import BackgroundOwner
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.matte_summary import SummaryCache, summarise
 
-EXR_HALF = "exr-half"
-SUFFIXES = {EXR_HALF: ".exr", "exr-float": ".exr", "png16": ".png"}
+SUFFIXES = {EXR_HALF: ".exr", EXR_FLOAT: ".exr", PNG16: ".png"}
 LAYERED = "layered"
 _WAITING = 2  # results that may wait to be written
 _LEVELS = 65535  # of a 16-bit PNG
@@ -50,7 +48,7 @@ class KeyAlphas:
             raise say_which(name_key(source.key), error) from None
 
 
-class MatteWriter:
+class MatteWriter(BackgroundOwner):
     """Writes results in the order in which they come, and says each on the channel. A context: what waits at its end is dropped."""
 
     def __init__(
@@ -61,6 +59,7 @@ class MatteWriter:
         summaries: SummaryCache,
         keys: Mapping[int, Sequence[KeySource]],
     ) -> None:
+        super().__init__()
         self._plan = plan
         self._decoder = decoder
         self._channel = channel
@@ -68,17 +67,9 @@ class MatteWriter:
         self._keys = keys
         self._alphas = KeyAlphas(plan, decoder)
         self._plates = {plate.frame: plate for plate in plan.plates}
-        self._pool = start_background("mattes")
+        self._pool = self.start_background("mattes")
         self._waiting: deque[Future[None]] = deque()
         self.kind = ""  # of the plates, once one has been seen
-
-    def __enter__(self) -> MatteWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
     def put(self, result: FrameResult, finished: set[int]) -> None:
         """Have a frame written; it is added to ``finished`` once it has been said. Raises what an earlier one met."""
@@ -157,6 +148,6 @@ def as_stored(alphas: Tensor, output: str) -> Tensor:
     """Give alphas (N, H, W) 0..1 as their files give them back, float32."""
     if output == EXR_HALF:
         return round_samples(alphas, output).float()
-    if output == "png16":
+    if output == PNG16:
         return ((alphas.double() * _LEVELS).round() / _LEVELS).float()
     return alphas

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import Future
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import torch
 from xmem_core.motion import CARRIED_FRAMES, PairMotion
 from xmem_core.network import NetworkConfig
 from xmem_protocol import InputError
-from xmem_server.worker.background import start_background
+from xmem_server.worker.background import BackgroundOwner
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import FeatureCache
 from xmem_server.worker.optical_flow import measure_motion
@@ -25,25 +24,18 @@ FIELDS = ("to_later", "to_earlier")
 Pair = tuple[int, int]  # an earlier and a later frame number
 
 
-class MotionCache:
+class MotionCache(BackgroundOwner):
     """Motion between the frames of a feature cache, measured on the images that are kept there. A context: it ends its thread."""
 
     def __init__(self, features: FeatureCache, folder: CacheFolder, config: NetworkConfig) -> None:
+        super().__init__()
         self._features = features
         self._folder = folder
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
         self._motion: OrderedDict[Pair, PairMotion] = OrderedDict()
         self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()  # the measuring thread's own
-        self._measuring = start_background("motion")
+        self._measuring = self.start_background("motion")
         self._coming: dict[Pair, Future[PairMotion | None]] = {}
-
-    def __enter__(self) -> MotionCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._measuring.shutdown(cancel_futures=True)
 
     def fetch(self, earlier: int, later: int) -> PairMotion | None:
         """Give the motion between two frames that follow each other, half precision; None when one of them cannot be read."""

@@ -113,7 +113,6 @@ class PropagationJob:
         self._before = BeforeMattes(plan, decoder)
         self._device = next(model.network.parameters()).device
         self._skipped = 0
-        self._is_looking_ahead = False
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder, model.network.config)
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
@@ -172,10 +171,13 @@ class PropagationJob:
         frames = tuple(frame for frame in plates if settings.first <= frame <= settings.last)
         propagation = self._engine.start(frames, self._motion.fetch)
         self._resume(propagation)
+        looked = propagation.position  # all frames before it are being encoded
         for position in range(propagation.position, len(frames)):
             frame = frames[position]
             self._reporter.report("propagating", position, len(frames), frame)
-            self._look_ahead(frames, position)
+            soon = min(len(frames), position + _LOOK_AHEAD + 1)
+            self._look_ahead(frames, range(looked, soon))
+            looked = soon
             try:
                 encoded = self._cache.fetch(frame)
             except InputError as error:
@@ -195,11 +197,9 @@ class PropagationJob:
         self._skipped = len(propagation.skipped)
         self._reporter.report("propagating", len(frames), len(frames), frames[-1])
 
-    def _look_ahead(self, frames: tuple[int, ...], position: int) -> None:
-        """Have frames encoded, and motion measured, that will be wanted soon: all at first, later one more at each step."""
-        first = position + _LOOK_AHEAD if self._is_looking_ahead else position
-        self._is_looking_ahead = True
-        for place in range(first, min(len(frames), position + _LOOK_AHEAD + 1)):
+    def _look_ahead(self, frames: tuple[int, ...], places: range) -> None:
+        """Have frames encoded, and motion measured, that will be wanted soon."""
+        for place in places:
             self._cache.look_ahead(frames[place])
             if place and self._engine.network.follows_motion:
                 self._motion.look_ahead(frames[place - 1], frames[place])
