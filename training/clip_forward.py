@@ -19,7 +19,7 @@ from training.losses import aggregate_logits
 from xmem_core.affinity import full_affinity, memory_features, query_features, read, top_k_affinity
 from xmem_core.features import FrameContext, ImageFeatures
 from xmem_core.images import FineCanvas, padding_for, resize_area
-from xmem_core.motion import CarriedMasks, carry
+from xmem_core.motion import carry, weigh
 from xmem_core.network import XMem
 
 GROWN, SHRUNK, LOST = "grown", "shrunk", "lost"
@@ -186,16 +186,14 @@ def forward_clip(network: XMem, clip: ClipInput, plan: ClipPlan) -> dict[int, Te
 
 def gather_carried(
     clip: ClipInput, frame: int, before: Tensor | None, from_keys: dict[int, tuple[Tensor, Tensor]]
-) -> CarriedMasks:
-    """Give what flow brings to a frame from the masks (B, N, H, W) of the frame before and from the next key."""
-    masks = torch.zeros_like(clip.masks[:, :, 0])
-    nothing = (masks, torch.zeros_like(masks))
-    from_key = from_keys.get(frame, nothing)
-    from_before = nothing
+) -> Tensor:
+    """Give what flow brings to a frame, as `FrameContext` has it, from the masks (B, N, H, W) of the frame before and from the next key."""
+    total = torch.zeros_like(clip.masks[:, :, 0])
+    if frame in from_keys:
+        total += weigh(*from_keys[frame])
     if before is not None:
-        from_before = carry(before, torch.ones_like(before), clip.motion[:, frame - 1, 0])
-    pairs = zip(from_before, from_key, strict=True)
-    return CarriedMasks(*(torch.stack(pair, 1) for pair in pairs))
+        total += weigh(*carry(before, torch.ones_like(before), clip.motion[:, frame - 1, 0]))
+    return total
 
 
 def frame_of(encoded: ImageFeatures, clips: int, frame: int) -> ImageFeatures:

@@ -5,6 +5,8 @@ Shapes: B images, N objects, C channels. Objects are folded into the batch (B*N)
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +30,11 @@ def repeat_per_object(per_image: Tensor, objects: int) -> Tensor:
 def sum_of_others(masks: Tensor) -> Tensor:
     """Give, for each object of masks (B, N, H, W), the sum of the other objects' masks, same shape."""
     return masks.sum(1, keepdim=True) - masks
+
+
+def join_at_16(g4: Tensor, low: Tensor) -> Tensor:
+    """Give a decoder's last maps (B, C, 4h, 4w) and its logits (B, 1, 4h, 4w), averaged and joined: (B, C + 1, h, w)."""
+    return torch.cat([F.avg_pool2d(g4, 4), F.avg_pool2d(low, 4)], 1)
 
 
 def double_size(maps: Tensor) -> Tensor:
@@ -154,48 +161,73 @@ class CBAM(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Image features and per-object features into one map per object.
-
-    The first block's convolutions see both side by side, and ReLU works on each channel alone: so they are a part that the image
-    adds and one that the object adds, and the first is computed once for all objects and all rounds.
-    """
+    """Image features and per-object features into one map per object."""
 
     def __init__(self, channels_image: int, channels_object: int, channels_out: int) -> None:
         super().__init__()
-        self.channels_image = channels_image
         self.block1 = ResidualBlock(channels_image + channels_object, channels_out)
         self.attention = CBAM(channels_out)
         self.block2 = ResidualBlock(channels_out, channels_out)
 
     def image_half(self, image: Tensor) -> Tensor:
-        """Give what image (B, CI, h, w) adds to block1's first convolution and to its skip, (B, 2*channels_out, h, w)."""
-        first, skip = self.block1.conv1, _skip(self.block1)
-        inside = slice(0, self.channels_image)
-        return torch.cat(
-            [
-                F.conv2d(F.relu(image), first.weight[:, inside], first.bias, padding=1),
-                F.conv2d(image, skip.weight[:, inside], skip.bias, padding=1),
-            ],
-            1,
-        )
+        """Give what image (B, CI, h, w) adds to block1, as `image_half` has it."""
+        return image_half(self.block1, image)
 
-    def forward(self, image_half: Tensor, per_object: Tensor) -> Tensor:
-        """Give (B*N, channels_out, h, w) for image_half (B*N, 2*channels_out, h, w) and per_object (B*N, CO, h, w)."""
-        first, skip = self.block1.conv1, _skip(self.block1)
-        inside = slice(self.channels_image, None)
-        image_first, image_skip = image_half.chunk(2, 1)
-        y = image_first + F.conv2d(F.relu(per_object), first.weight[:, inside], padding=1)
-        x = self.block1.conv2(F.relu(y)) + (image_skip + F.conv2d(per_object, skip.weight[:, inside], padding=1))
+    def forward(self, half: Tensor, per_object: Tensor) -> Tensor:
+        """Give (B*N, channels_out, h, w) for an image half (B, 2*channels_out, h, w) and per_object (B*N, CO, h, w)."""
+        x = join_halves(self.block1, half, per_object)
         fused: Tensor = self.block2(x + self.attention(x))
         return fused
 
 
-def _skip(block: ResidualBlock) -> nn.Conv2d:
+class TwoConvolutions(Protocol):
+    """A block of ReLU-conv-ReLU-conv whose skip is a convolution, too."""
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    downsample: nn.Conv2d | None
+
+
+def image_half(block: TwoConvolutions, image: Tensor) -> Tensor:
+    """Give what image (B, CI, h, w) adds to a block's first convolution and to its skip, (B, 2*channels_out, h, w).
+
+    The block sees an image's channels, then an object's. ReLU works on each channel alone, so that both are a part that the
+    image adds and one that the object adds, and the first is computed once for all objects and all rounds.
+    """
+    first, skip = _entries(block)
+    inside = slice(0, image.shape[1])
+    return torch.cat(
+        [
+            F.conv2d(F.relu(image), first.weight[:, inside], first.bias, padding=first.padding),
+            F.conv2d(image, skip.weight[:, inside], skip.bias, padding=skip.padding),
+        ],
+        1,
+    )
+
+
+def join_halves(block: TwoConvolutions, half: Tensor, per_object: Tensor) -> Tensor:
+    """Give what a block makes of an `image_half` (B, 2*channels_out, h, w) and of per_object (B*N, CO, h, w): (B*N, channels_out, h, w)."""
+    first, skip = _entries(block)
+    inside = slice(-per_object.shape[1], None)
+    image_first, image_skip = half.chunk(2, 1)
+    y = F.conv2d(F.relu(per_object), first.weight[:, inside], padding=first.padding)
+    x = F.conv2d(per_object, skip.weight[:, inside], padding=skip.padding)
+    deeper: Tensor = block.conv2(F.relu(add_per_object(y, image_first), inplace=True))
+    return deeper + add_per_object(x, image_skip)
+
+
+def add_per_object(folded: Tensor, per_image: Tensor) -> Tensor:
+    """Give maps (B*N, C, h, w) with an image's (B, C, h, w) added to those of its objects, in place."""
+    folded.unflatten(0, (per_image.shape[0], -1)).add_(per_image[:, None])
+    return folded
+
+
+def _entries(block: TwoConvolutions) -> tuple[nn.Conv2d, nn.Conv2d]:
     if block.downsample is None:
         raise TypeError(
             "A fusion's first block changes the number of channels, so that it has a convolution as its skip."
         )
-    return block.downsample
+    return block.conv1, block.downsample
 
 
 def gated_update(transform: nn.Conv2d, x: Tensor, hidden: Tensor) -> Tensor:
@@ -231,9 +263,9 @@ class HiddenUpdater(nn.Module):
         self.transform = nn.Conv2d(middle + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
     def forward(self, scales: tuple[Tensor, Tensor, Tensor], hidden: Tensor) -> Tensor:
-        """Give the new sensory memory (B*N, CH, h, w); scales are maps at strides 16, 8 and 4, logits included in the last."""
+        """Give the new sensory memory (B*N, CH, h, w) for a decoder's maps as `Decoded` has them, logits included in the last."""
         g16, g8, g4 = scales
-        g = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2)) + self.g4_conv(F.avg_pool2d(g4, 4))
+        g = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2)) + self.g4_conv(g4)
         return gated_update(self.transform, g, hidden)
 
 
@@ -245,7 +277,7 @@ class UpsampleBlock(nn.Module):
         self.skip_conv = nn.Conv2d(channels_skip, channels_in, 3, padding=1)
         self.out_conv = ResidualBlock(channels_in, channels_out)
 
-    def forward(self, skip: Tensor, x: Tensor, objects: int) -> Tensor:
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """Give (B*N, channels_out, 2h, 2w) for what ``skip_conv`` made of the image (B, C, 2h, 2w), and x (B*N, C, h, w)."""
-        upsampled: Tensor = self.out_conv(repeat_per_object(skip, objects) + double_size(x))
+        upsampled: Tensor = self.out_conv(add_per_object(double_size(x), skip))
         return upsampled

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from xmem_core.motion import CARRIED_FRAMES, CarriedMasks, MotionSource, carry
+from xmem_core.motion import CARRIED_FRAMES, MotionSource, carry, weigh
 
 Annotation = Callable[[int], Mapping[int, Tensor]]  # the padded masks (H, W) by object id at a frame number
 _LEVELS = 255  # waiting masks are kept as bytes: they are a hint, and there are up to 32 frames of them
@@ -25,21 +25,25 @@ class Carrier:
         self._motion = motion
         self._annotation = annotation
         self._keys = [position for position, frame in enumerate(frames) if annotation(frame)]
-        self._waiting: dict[int, tuple[dict[int, Tensor], Tensor]] = {}  # position -> masks by object id, trust (uint8)
+        self._waiting: dict[
+            int, tuple[tuple[int, ...], Tensor]
+        ] = {}  # by position: object ids; their masks, then trust, uint8
         self._swept = -1  # position of the key the waiting masks came from
         self.previous: dict[int, Tensor] = {}
 
-    def fetch(self, position: int, object_ids: tuple[int, ...], like: Tensor) -> CarriedMasks:
-        """Give what is carried to the frame at a position, for these objects, on the device and at the size of ``like``."""
-        shape = (2, 2, len(object_ids), *like.shape[-2:])  # masks and trust, sources, N, H, W
-        both = torch.zeros(shape, device=like.device)
-        for source, found in enumerate((self._from_previous(position), self._from_next_key(position))):
-            for place, object_id in enumerate(object_ids):
-                if object_id in found:
-                    both[0, source, place], both[1, source, place] = found[object_id]
-        return CarriedMasks(both[:1], both[1:])
+    def fetch(self, position: int, object_ids: tuple[int, ...], like: Tensor) -> Tensor:
+        """Give what is carried to the frame at a position says of these objects, (1, N, H, W) log-odds as `FrameContext` has them.
 
-    def _from_previous(self, position: int) -> dict[int, tuple[Tensor, Tensor]]:
+        On the device and at the size of ``like``. What comes from the frame before and from the next key is added up.
+        """
+        total = torch.zeros((1, len(object_ids), *like.shape[-2:]), device=like.device)
+        for source in (self._from_previous(position), self._from_next_key(position)):
+            for object_id, said in source.items():
+                if object_id in object_ids:
+                    total[0, object_ids.index(object_id)] += said
+        return total
+
+    def _from_previous(self, position: int) -> dict[int, Tensor]:
         if not self.previous:
             return {}
         motion = self._motion(self._frames[position - 1], self._frames[position])
@@ -47,9 +51,9 @@ class Carrier:
             return {}
         masks = torch.stack(list(self.previous.values()))[None]
         moved, trust = carry(masks, torch.ones_like(masks[:, :1]), motion.to_later.to(masks.device)[None])
-        return {object_id: (mask, trust[0, 0]) for object_id, mask in zip(self.previous, moved[0], strict=True)}
+        return dict(zip(self.previous, weigh(moved, trust)[0], strict=True))
 
-    def _from_next_key(self, position: int) -> dict[int, tuple[Tensor, Tensor]]:
+    def _from_next_key(self, position: int) -> dict[int, Tensor]:
         key = next((key for key in self._keys if key > position), None)
         if key is None or key - position > CARRIED_FRAMES:
             return {}
@@ -57,9 +61,9 @@ class Carrier:
             self._sweep(key, position)
         if position not in self._waiting:
             return {}
-        masks, levels = self._waiting.pop(position)
-        trust = levels / _LEVELS
-        return {object_id: (mask / _LEVELS, trust) for object_id, mask in masks.items()}
+        object_ids, levels = self._waiting.pop(position)
+        parts = levels / _LEVELS  # (n + 1, H, W): masks, then their trust
+        return dict(zip(object_ids, weigh(parts[None, :-1], parts[None, -1:])[0], strict=True))
 
     def _sweep(self, key: int, until: int) -> None:
         """Carry a key's masks back to position ``until``, and keep what each frame on the way gets."""
@@ -72,5 +76,5 @@ class Carrier:
             if motion is None:
                 return
             masks, trust = carry(masks, trust, motion.to_earlier.to(masks.device)[None])
-            levels = [(part[0] * _LEVELS).round().to(torch.uint8) for part in (masks, trust)]
-            self._waiting[position] = (dict(zip(given, levels[0], strict=True)), levels[1][0])
+            levels = (torch.cat([masks, trust], 1)[0] * _LEVELS).round_().to(torch.uint8)
+            self._waiting[position] = (tuple(given), levels)

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from xmem_core.blocks import (
     HiddenReinforcer,
     HiddenUpdater,
+    add_per_object,
     double_size,
     fold_objects,
+    image_half,
+    join_at_16,
+    join_halves,
     repeat_per_object,
     sum_of_others,
     unfold_objects,
 )
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
-from xmem_core.motion import CarriedMasks
+from xmem_core.motion import PRIOR_RANGE
 
 # kernel, stride, expansion, channels in, channels out, blocks (EfficientNet-Lite0, stages 1 to 6)
 STAGES = (
@@ -44,7 +48,6 @@ PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 posit
 # How much of each carried mask the logits take, where the flow is believed. Not taught: as a convolution or a scale that was
 # trained it fell, because short training clips have worse motion than film, and validation got worse (docs/model-card.md).
 CARRIED_GAIN = 0.9
-PRIOR_RANGE = (0.02, 0.98)  # a prior's log-odds stay within about 3.9
 
 
 class SameConv(nn.Conv2d):
@@ -152,8 +155,8 @@ class LightResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels_out, h, w)."""
-        y = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return y + (x if self.downsample is None else self.downsample(x))
+        y: Tensor = self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
+        return y.add_(x if self.downsample is None else self.downsample(x))
 
 
 class LightAttention(nn.Module):
@@ -206,7 +209,7 @@ class CompactValueEncoder(nn.Module):
         pair = fold_objects(torch.stack([masks, others], 2))  # (B*N, 2, H, W)
         cells = F.pixel_unshuffle(pair, CELL)  # (B*N, 32, H/4, W/4)
         x = self.block4(self.join4(torch.cat([repeat_per_object(features.maps["f4"], objects), cells], 1)))
-        x = self.block8(self.down8(F.relu(x)) + repeat_per_object(self.skip8(features.maps["f8"]), objects))
+        x = self.block8(add_per_object(self.down8(F.relu(x)), self.skip8(features.maps["f8"])))
         x = self.down16(F.relu(x))
         x = self.fuse1(torch.cat([x, repeat_per_object(features.maps["f16"], objects)], 1))
         x = self.fuse2(x + self.attention(x))
@@ -233,7 +236,7 @@ class CompactDecoder(nn.Module):
     added to the logits at full resolution, by how far the flow is believed.
     """
 
-    MAPS = ("f16", "f8", "f4")
+    MAPS = ("decoder_fuse1", "f8", "f4")
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -255,34 +258,24 @@ class CompactDecoder(nn.Module):
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
 
     def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
-        """Give what this part needs of images alone, by name: the maps themselves, for what is made of them is larger and cheap."""
-        return {"f16": features.f16, "f8": features.f8, "f4": features.f4}
+        """Give what this part needs of images alone, by name: finer maps as they are, for what is made of them is larger and cheap."""
+        return {"decoder_fuse1": image_half(self.fuse1, features.f16), "f8": features.f8, "f4": features.f4}
 
     def forward(self, features: ImageFeatures, readout: Tensor, hidden: Tensor, context: FrameContext) -> Decoded:
         """Give the decoded logits on the context's canvas, for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
         folded = fold_objects(readout)
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
-        joined = torch.cat([repeat_per_object(features.maps["f16"], objects), folded, fold_objects(hidden)], 1)
-        g16 = self.fuse1(joined)
+        g16 = join_halves(self.fuse1, features.maps["decoder_fuse1"], torch.cat([folded, fold_objects(hidden)], 1))
         g16 = self.fuse2(g16 + self.attention(g16))
-        skip8 = repeat_per_object(self.skip8_image(features.maps["f8"]), objects) + self.skip8_prior(
-            F.avg_pool2d(prior, 2)
-        )
-        g8 = self.block8(skip8 + double_size(self.up8(g16)))
-        skip4 = repeat_per_object(self.skip4_image(features.maps["f4"]), objects) + self.skip4_prior(prior)
-        g4 = self.block4(skip4 + double_size(self.up4(g8)))
+        skip8 = add_per_object(self.skip8_prior(F.avg_pool2d(prior, 2)), self.skip8_image(features.maps["f8"]))
+        g8 = self.block8(skip8.add_(double_size(self.up8(g16))))
+        skip4 = add_per_object(self.skip4_prior(prior), self.skip4_image(features.maps["f4"]))
+        g4 = self.block4(skip4.add_(double_size(self.up4(g8))))
         low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
         logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas
-        logits = logits + CARRIED_GAIN * _carried_logits(context.carried)
-        return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
-
-
-def _carried_logits(carried: CarriedMasks) -> Tensor:
-    """Give what the carried masks say in logits, (B*N, 1, H, W) on the canvas; nothing where the flow is not believed."""
-    own = carried.masks.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
-    trust = carried.trust.transpose(1, 2).flatten(0, 1)  # (B*N, 2, H, W)
-    return (trust * torch.logit(own.clamp(*PRIOR_RANGE))).sum(1, keepdim=True)
+        logits = unfold_objects(logits, objects)[:, :, 0].add(context.carried, alpha=CARRIED_GAIN)
+        return Decoded(logits, (g16, g8, join_at_16(g4, low)))
 
 
 def _enlarge(maps: Tensor) -> Tensor:

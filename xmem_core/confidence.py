@@ -7,12 +7,17 @@ average. The model card has how well that ranks frames by their true error, and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 PRESENT_ABOVE = 0.5
+_ONE = int(np.float16(1).view(np.int16))  # the bits of 1 in half precision
 
 # (a matte's value, share of such pixels that is object), from clips that nothing was trained on (`training.calibration`): mattes
 # are alphas and lean to 0 and 1, so that between those they are surer of themselves than they may be.
@@ -40,17 +45,43 @@ def calibrate(matte: Tensor) -> Tensor:
 
 def expected_overlap(matte: Tensor) -> float:
     """Give the expected region similarity, 0..1, of matte (H, W) float 0..1; 1 for one that is 0 everywhere."""
-    # Nearly all pixels of a matte lie in the first and the last piece of the curve, where their shares are a sum of their values.
-    (first, first_share), (last, last_share) = RELIABILITY[1], RELIABILITY[-2]
-    low, high = matte <= first, matte >= last
-    between = matte[~(low | high)]
-    shares, present = calibrate(between), between > PRESENT_ABOVE
-    certain = float(high.sum())
-    rise = (1 - last_share) / (1 - last)
-    inside = certain * last_share + rise * (float((matte * high).sum()) - certain * last) + float(shares[present].sum())
-    outside = float((matte * low).sum()) * first_share / first + float(shares[~present].sum())
-    union = certain + float(present.sum()) + outside
-    return inside / union if union else 1.0
+    return count_values(matte).expected_overlap()
+
+
+@dataclass(frozen=True)
+class ValueCounts:
+    """How many pixels of a matte have each half precision value from 0 to 1, in order: so few values that each is looked at once."""
+
+    counts: npt.NDArray[np.float64]
+
+    def area(self) -> float:
+        """Give the share of pixels (0..1) that are object."""
+        _, present = _calibrated_values()
+        return float(self.counts[present].sum() / self.counts.sum())
+
+    def expected_overlap(self) -> float:
+        """Give what `expected_overlap` gives for the matte."""
+        shares, present = _calibrated_values()
+        inside = float(self.counts[present] @ shares[present])
+        union = float(self.counts[present].sum() + self.counts[~present] @ shares[~present])
+        return inside / union if union else 1.0
+
+
+def count_values(matte: Tensor) -> ValueCounts:
+    """Give the counts of matte (H, W) float 0..1, read at half precision as its file holds it."""
+    bits = matte.half().cpu().numpy().view(np.int16)  # halves from 0 to 1 are in the order of their bits
+    between = bits[(bits > 0) & (bits < _ONE)]  # few: mattes lean to 0 and 1
+    counts = np.bincount(between, minlength=_ONE + 1).astype(np.float64)
+    counts[_ONE] = np.count_nonzero(bits == _ONE)
+    counts[0] = bits.size - counts[1:].sum()
+    return ValueCounts(counts)
+
+
+@functools.cache
+def _calibrated_values() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Give for every half precision value from 0 to 1, in order: its share, and whether it is object. Not to be written to."""
+    values = np.arange(_ONE + 1, dtype=np.int16).view(np.float16).astype(np.float64)
+    return calibrate(torch.from_numpy(values)).numpy(), values > PRESENT_ABOVE
 
 
 def find_unsure(confidence: Mapping[int, float], known: frozenset[int], count: int) -> list[tuple[int, float]]:

@@ -26,7 +26,7 @@ from xmem_core.images import (
     working_shape,
 )
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
-from xmem_core.motion import CarriedMasks, MotionSource, no_motion
+from xmem_core.motion import MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
 from xmem_core.rows import Rows
 
@@ -241,7 +241,7 @@ class Propagation:
         object_ids = tuple(sorted({*self.memory.object_ids, *given}))
         if not object_ids:  # a policy without permanent memory, before its first key
             self.position += 1
-            return self._result(frame, encoded, {})
+            return self._result(frame, encoded, (), torch.empty(0, *encoded.canvas.mask_shape))
         memory_frame = (bool(given) or self.position - self.last_memory >= self.engine.policy.mem_every) and not last
         deep = memory_frame and self._deep_update_due()
         self._create_hidden(object_ids, encoded)
@@ -249,9 +249,9 @@ class Propagation:
         if memory_frame:
             self._remember(frame, encoded, object_ids, probabilities, deep=deep)
         self.position += 1
-        masks = dict(zip(object_ids, probabilities, strict=True))
-        self.carrier.previous = masks if self.engine.network.follows_motion else {}
-        return self._result(frame, encoded, masks)
+        is_carried = self.engine.network.follows_motion
+        self.carrier.previous = dict(zip(object_ids, probabilities, strict=True)) if is_carried else {}
+        return self._result(frame, encoded, object_ids, probabilities)
 
     def skip(self) -> None:
         """Pass over the next frame without looking at it: it could not be read."""
@@ -266,33 +266,40 @@ class Propagation:
     def _deep_update_due(self) -> bool:
         return self._coupled or self.position - self.last_deep >= self.engine.policy.deep_update_every
 
-    def _result(self, frame: int, encoded: FrameFeatures, probabilities: Mapping[int, Tensor]) -> FrameResult:
+    def _result(
+        self, frame: int, encoded: FrameFeatures, object_ids: tuple[int, ...], probabilities: Tensor
+    ) -> FrameResult:
         """Give the result for every object of the shot; one that is not known yet has an empty matte."""
-        object_ids = self.engine.object_ids
-        nothing = torch.zeros(encoded.canvas.mask_shape, device=encoded.image.device)
-        stacked = torch.stack([probabilities.get(object_id, nothing) for object_id in object_ids])
-        return FrameResult(frame, object_ids, encoded.canvas.crop(stacked), bool(self.engine.annotation(frame)))
+        everyone = self.engine.object_ids
+        if object_ids != everyone:
+            known = dict(zip(object_ids, probabilities, strict=True))
+            nothing = torch.zeros(encoded.canvas.mask_shape, device=encoded.image.device)
+            probabilities = torch.stack([known.get(object_id, nothing) for object_id in everyone])
+        return FrameResult(frame, everyone, encoded.canvas.crop(probabilities), bool(self.engine.annotation(frame)))
 
     def _create_hidden(self, object_ids: tuple[int, ...], encoded: FrameFeatures) -> None:
         height, width = encoded.features.key.shape[-2:]
         size = (self.engine.network.config.hidden_dim, height, width)
         for object_id in object_ids:
             if object_id not in self.hidden:
-                self.hidden[object_id] = torch.zeros(size, device=encoded.image.device)
+                self.hidden[object_id] = lay_hidden(torch.zeros(size, device=encoded.image.device))
 
     def _stack_hidden(self, object_ids: tuple[int, ...]) -> Tensor:
-        """Give (1, N, CH, h, w)."""
-        return torch.stack([self.hidden[object_id] for object_id in object_ids])[None]
+        """Give (1, N, CH, h, w), each object's channels last."""
+        laid = torch.stack([self.hidden[object_id].permute(1, 2, 0) for object_id in object_ids])  # (N, h, w, CH)
+        return laid.permute(0, 3, 1, 2)[None]
 
     def _set_hidden(self, object_ids: tuple[int, ...], hidden: Tensor) -> None:
-        self.hidden.update(zip(object_ids, _copy(hidden[0].float()), strict=True))
+        self.hidden.update({o: lay_hidden(each.float()) for o, each in zip(object_ids, hidden[0], strict=True)})
 
     def _estimate(
         self, encoded: FrameFeatures, object_ids: tuple[int, ...], given: Mapping[int, Tensor], *, keep_hidden: bool
     ) -> Tensor:
         """Give probabilities (N, H, W), padded: the annotation where given, the network's prediction elsewhere."""
-        predicted = torch.zeros((len(object_ids), *encoded.canvas.mask_shape), device=encoded.image.device)
         known = tuple(object_id for object_id in object_ids if object_id in self.memory.object_ids)
+        if known == object_ids and not given:
+            return self._predict(encoded, known, keep_hidden=keep_hidden)
+        predicted = torch.zeros((len(object_ids), *encoded.canvas.mask_shape), device=encoded.image.device)
         if known and not set(object_ids) <= set(given):
             prediction = self._predict(encoded, known, keep_hidden=keep_hidden)
             for object_id, part in zip(known, prediction, strict=True):
@@ -314,18 +321,19 @@ class Propagation:
             carried = self.carrier.fetch(self.position, object_ids, encoded.image)
         count = len(object_ids)
         group = self.engine.footprint.objects or count
-        logits = [
+        parts = [
             self._decode(encoded, object_ids, slice(start, start + group), (readout, carried), keep_hidden=keep_hidden)
             for start in range(0, count, group)
         ]
-        return aggregate(torch.sigmoid(torch.cat(logits)), 0)[1:]
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return aggregate(torch.sigmoid(logits), 0)[1:]
 
     def _decode(
         self,
         encoded: FrameFeatures,
         object_ids: tuple[int, ...],
         chosen: slice,
-        read: tuple[Tensor, CarriedMasks | None],
+        read: tuple[Tensor, Tensor | None],
         *,
         keep_hidden: bool,
     ) -> Tensor:
@@ -335,13 +343,12 @@ class Propagation:
         hidden = self._stack_hidden(ids)
         context = None
         if carried is not None and isinstance(encoded.canvas, FineCanvas):
-            part = CarriedMasks(carried.masks[:, :, chosen], carried.trust[:, :, chosen])  # (1, 2, n, H, W) each
-            context = FrameContext(part, encoded.canvas)
+            context = FrameContext(carried[:, chosen], encoded.canvas)
         with self.engine.computing():
             decoded = network.decode(encoded.features, readout[None, chosen], hidden, context)
             if not keep_hidden:
                 self._set_hidden(ids, network.update_hidden(decoded, hidden))
-        return _copy(decoded.logits[0].float())
+        return decoded.logits[0].float().contiguous()
 
     def _remember(
         self, frame: int, encoded: FrameFeatures, object_ids: tuple[int, ...], probabilities: Tensor, *, deep: bool
@@ -385,7 +392,19 @@ def _pick(features: ImageFeatures, place: int) -> ImageFeatures:
     """Give the features of one image of a batch, as a batch of 1 of its own memory."""
     here = slice(place, place + 1)
     key, shrinkage, selection = (_copy(part[here]) for part in (features.key, features.shrinkage, features.selection))
-    return ImageFeatures(key, shrinkage, selection, {name: _copy(part[here]) for name, part in features.maps.items()})
+    maps = {
+        name: part[here].clone(memory_format=torch.channels_last)  # as convolutions take it
+        for name, part in features.maps.items()
+    }
+    return ImageFeatures(key, shrinkage, selection, maps)
+
+
+def lay_hidden(hidden: Tensor) -> Tensor:
+    """Give an object's sensory memory (CH, h, w) in memory of its own, channels last, as convolutions take it.
+
+    Wherever it comes from it lies so: results depend on that in the last bit.
+    """
+    return hidden.permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)
 
 
 def _copy(value: Tensor) -> Tensor:

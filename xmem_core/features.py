@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xmem_core.images import FineCanvas
-from xmem_core.motion import CarriedMasks
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Logits (B, N, H, W), and the maps (B*N, C, ...) at strides 16, 8 and 4 that update the sensory memory."""
+    """Logits (B, N, H, W), and the maps (B*N, C, ...) at strides 16, 8 and 4 that update the sensory memory, the last averaged to 16."""
 
     logits: Tensor
     scales: tuple[Tensor, Tensor, Tensor]
@@ -53,10 +52,11 @@ class Decoded:
 
 @dataclass(frozen=True)
 class FrameContext:
-    """What a decoder may look at beside features and memory: masks carried here by flow, lying as ``canvas`` says.
+    """What a decoder may look at beside features and memory.
 
-    Logits are given so, too.
+    ``carried`` (B, N, H, W) is what the masks that flow brought here say, in log-odds weighted by trust, 0 where nothing is known; it
+    lies as ``canvas`` says, and logits are given so, too.
     """
 
-    carried: CarriedMasks
+    carried: Tensor
     canvas: FineCanvas

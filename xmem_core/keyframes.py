@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.errors import CoreError
 
 _KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
+_ROWS = 256  # of positions compared with all others at a time: what is between fits into a processor's cache
 PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
 
 
@@ -108,8 +108,8 @@ def suggest_keyframes(
     frame, one whose mask is too small, one equal to a chosen frame, or the same twice.
 
     Exact, and lazy: what is known of a frame bounds its smallest dissimilarity from above, so only the frame with the largest
-    bound is compared further, with the chosen frame nearest in time first; one that has been compared with all of them and is
-    still on top has the largest of all.
+    bound is compared further, with the chosen frame nearest in time first, and only until it is clear that this does not lower
+    the bound; one that has been compared with all of them and is still on top has the largest of all.
     """
     if not annotated:
         raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
@@ -139,7 +139,7 @@ def suggest_keyframes(
             continue
         reference = min(pending, key=lambda other: (abs(other - frame), other))
         compared[frame].add(reference)
-        score = dissimilarity(chosen[reference], composite)
+        score = dissimilarity(chosen[reference], composite, under=-negative)
         if -score > negative:
             negative, nearest[frame] = -score, reference
         heapq.heappush(bounds, (negative, frame))
@@ -174,18 +174,22 @@ def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
     return Composite(as_memory, as_query / math.sqrt(keys.key.shape[0]))
 
 
-def dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Computed in blocks of rows."""
+def dissimilarity(reference: Composite, candidate: Composite, under: float = math.inf) -> float:
+    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Infinity when it is not ``under`` that.
+
+    It is a mean of what is at least 0, so that is often clear from a part of it.
+    """
     rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
-    step = max(1, BLOCK_VALUES // columns)
     total = 0.0
-    for start in range(0, rows, step):
-        here = slice(start, start + step)
+    for start in range(0, rows, _ROWS):
+        here = slice(start, start + _ROWS)
         there = reference.as_memory[:, here].T @ candidate.as_query  # (i of reference, j of candidate)
         # (i of candidate, j of reference), compared untransposed
         back = candidate.as_memory[:, here].T @ reference.as_query
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
         total += float(there.sub_(back).relu_().sum())
+        if total / (rows * columns) >= under:
+            return math.inf
     return total / (rows * columns)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 _BANDS = 8  # at most
 CARRIED_FRAMES = 32  # from a key backwards, at most: the flow's errors add up, and memory stays bounded
+PRIOR_RANGE = (0.02, 0.98)  # of what a mask that is no more than a hint may say: its log-odds stay within about 3.9
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,6 @@ class PairMotion:
 
     to_later: Tensor
     to_earlier: Tensor
-
-
-@dataclass(frozen=True)
-class CarriedMasks:
-    """What flow brings to a frame: from the frame before it, and from the next key.
-
-    masks (B, 2, N, H, W) 0..1 and trust (B, 2, N, H, W) 0..1, both all 0 where a source has nothing to say of an object.
-    """
-
-    masks: Tensor
-    trust: Tensor
 
 
 MotionSource = Callable[[int, int], "PairMotion | None"]  # of an earlier and a later frame number; None when not known
@@ -58,6 +48,11 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
     grid = full[:, :2].permute(0, 2, 3, 1) + centres  # (B, H, W, 2)
     moved = _sample(torch.cat([masks, trust], 1).float(), grid)
     return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
+
+
+def weigh(masks: Tensor, trust: Tensor) -> Tensor:
+    """Give what carried masks (B, N, H, W) say in log-odds, by their trust (B, N or 1, H, W); 0 where that is 0."""
+    return torch.logit(masks.clamp(*PRIOR_RANGE)).mul_(trust)
 
 
 @functools.lru_cache(maxsize=2)

@@ -24,6 +24,7 @@ from xmem_core.blocks import (
     HiddenUpdater,
     UpsampleBlock,
     fold_objects,
+    join_at_16,
     repeat_per_object,
     sum_of_others,
     unfold_objects,
@@ -128,7 +129,7 @@ class ValueEncoder(nn.Module):
         x = torch.cat([repeat_per_object(image, objects), fold_objects(mask_pair)], 1)  # (B*N, 5, H, W)
         x = F.relu(F.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1))
         x = self.layer3(self.layer2(self.layer1(x)))
-        value = self.fuser(repeat_per_object(features.maps["value_fuser"], objects), x)
+        value = self.fuser(features.maps["value_fuser"], x)
         return unfold_objects(value, objects)
 
 
@@ -156,13 +157,13 @@ class Decoder(nn.Module):
     def forward(self, features: ImageFeatures, readout: Tensor, hidden: Tensor) -> Decoded:
         """Give the decoded logits for readout (B, N, CV, h, w) and hidden (B, N, CH, h, w)."""
         objects = readout.shape[1]
-        per_object = fold_objects(torch.cat([readout, hidden], 2))
-        g16 = self.fuser(repeat_per_object(features.maps["decoder_fuser"], objects), per_object)
-        g8 = self.up_16_8(features.maps["skip8"], g16, objects)
-        g4 = self.up_8_4(features.maps["skip4"], g8, objects)
+        per_object = torch.cat([fold_objects(readout), fold_objects(hidden)], 1)
+        g16 = self.fuser(features.maps["decoder_fuser"], per_object)
+        g8 = self.up_16_8(features.maps["skip8"], g16)
+        g4 = self.up_8_4(features.maps["skip4"], g8)
         low = self.pred(F.relu(g4))
         logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
-        return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
+        return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, join_at_16(g4, low)))
 
 
 class XMem(nn.Module):
@@ -268,5 +269,6 @@ def aggregate(probabilities: Tensor, dim: int) -> Tensor:
     the published code does, so that 1 - 1e-7 is the nearest float32.
     """
     background = torch.prod(1 - probabilities, dim, keepdim=True)
-    everything = torch.cat([background, probabilities], dim).float().clamp(1e-7, 1 - 1e-7)
-    return torch.softmax(torch.log(everything / (1 - everything)), dim)
+    everything = torch.cat([background, probabilities], dim).float().clamp_(1e-7, 1 - 1e-7)
+    odds = everything.div_(1 - everything)
+    return odds.div_(odds.sum(dim, keepdim=True))  # the softmax of the log-odds, without a logarithm

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xmem_core.bank import Bank
-from xmem_core.engine import Propagation
+from xmem_core.engine import Propagation, lay_hidden
 from xmem_core.errors import CoreError
 from xmem_core.rows import Rows
 
@@ -42,7 +42,7 @@ def restore_snapshot(propagation: Propagation, state: Mapping[str, Tensor], devi
         raise CoreError(f"The snapshot has format {written}, this version reads {FORMAT}. Run the shot from its start.")
     propagation.position, propagation.last_memory, propagation.last_deep = position, last_memory, last_deep
     propagation.skipped = state["skipped"].tolist()
-    propagation.hidden = {o: value.to(device) for o, value in _by_object("hidden.", state).items()}
+    propagation.hidden = {o: lay_hidden(value.to(device)) for o, value in _by_object("hidden.", state).items()}
     propagation.carrier.previous = {o: value.to(device) for o, value in _by_object("previous.", state).items()}
     where = propagation.engine.rows_device
     for name, bank in (("working", propagation.memory.working), ("long_term", propagation.memory.long_term)):

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from xmem_core.blocks import double_size, fold_objects, repeat_per_object, sum_of_others, unfold_objects
 from xmem_core.carrier import Carrier
-from xmem_core.compact import CARRIED_GAIN, CELL, PRIOR_RANGE, CompactDecoder, CompactValueEncoder
+from xmem_core.compact import CARRIED_GAIN, CELL, CompactDecoder, CompactValueEncoder
 from xmem_core.features import Decoded, KeyFeatures
 from xmem_core.images import FineCanvas, PaddedCanvas, normalise, resize_area
 from xmem_core.memory import MemoryPolicy
-from xmem_core.motion import CarriedMasks, MotionSource
+from xmem_core.motion import PRIOR_RANGE, MotionSource
 from xmem_core.network import Decoder, ValueEncoder, XMem, aggregate
 
 FetchImage = Callable[[int], Tensor]  # (3, H, W) display-referred 0..1 at a frame number
@@ -157,7 +157,7 @@ class PlainRun:
         return encode_full_value(encoder, seen, features, laid)[0]
 
     def decode(
-        self, features: KeyFeatures, readout: Tensor, hidden: Tensor, carried: CarriedMasks | None
+        self, features: KeyFeatures, readout: Tensor, hidden: Tensor, carried: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Give probabilities (objects, *canvas.mask_shape) and the new sensory memory (1, objects, CH, h, w)."""
         decoder = self.network.decoder
@@ -200,7 +200,7 @@ def decode_full(decoder: Decoder, features: KeyFeatures, readout: Tensor, hidden
     g4 = decoder.up_8_4.out_conv(skip4 + double_size(g8))
     low = decoder.pred(F.relu(g4))
     logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
-    return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
+    return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, F.avg_pool2d(torch.cat([g4, low], 1), 4)))
 
 
 def encode_compact_value(encoder: CompactValueEncoder, features: KeyFeatures, masks: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ def decode_compact(
     features: KeyFeatures,
     readout: Tensor,
     hidden: Tensor,
-    context: tuple[CarriedMasks, FineCanvas],
+    context: tuple[Tensor, FineCanvas],
 ) -> Decoded:
     """Give what the compact network decodes."""
     carried, canvas = context
@@ -237,11 +237,8 @@ def decode_compact(
     g4 = decoder.block4(skip4 + double_size(decoder.up4(g8)))
     low = decoder.pred(F.relu(g4)) + decoder.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
     full = F.interpolate(low, scale_factor=float(CELL), mode="bilinear", align_corners=False)
-    own = carried.masks.transpose(1, 2).flatten(0, 1)
-    trust = carried.trust.transpose(1, 2).flatten(0, 1)
-    hint = (trust * torch.logit(own.clamp(*PRIOR_RANGE))).sum(1, keepdim=True)
-    logits = canvas.from_network(full, canvas.shape) + CARRIED_GAIN * hint
-    return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, torch.cat([g4, low], 1)))
+    logits = canvas.from_network(full, canvas.shape) + CARRIED_GAIN * fold_objects(carried)[:, None]
+    return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, F.avg_pool2d(torch.cat([g4, low], 1), 4)))
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.speed.plain import PlainRun, make_block
 from xmem_core.engine import Engine, FrameFeatures, Propagation, make_rows
 from xmem_core.memory import MemoryPolicy
-from xmem_core.motion import CarriedMasks, no_motion
+from xmem_core.motion import no_motion
 from xmem_core.network import NetworkConfig, XMem, build_network
 from xmem_core.rows import Rows
 from xmem_core.weights import load_model
@@ -106,12 +106,11 @@ def measure_plain(network: XMem, objects: int, frames: int) -> dict[str, Stage]:
     }
 
 
-def _carry_nothing(network: XMem, objects: int, device: torch.device) -> CarriedMasks | None:
-    """Give masks that bring nothing, for a network that wants any."""
+def _carry_nothing(network: XMem, objects: int, device: torch.device) -> Tensor | None:
+    """Give what carried masks say when there are none, for a network that wants any."""
     if not network.follows_motion:
         return None
-    nothing = torch.zeros(1, 2, objects, HEIGHT, WIDTH, device=device)
-    return CarriedMasks(nothing, nothing)
+    return torch.zeros(1, objects, HEIGHT, WIDTH, device=device)
 
 
 @torch.inference_mode()

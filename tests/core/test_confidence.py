@@ -25,7 +25,17 @@ def test_when_a_matte_is_calibrated_then_it_is_read_off_the_line_between_measure
 
 def test_when_probabilities_are_given_then_the_overlap_is_the_ratio_of_expected_areas():
     matte = torch.tensor([[0.9, 0.75], [0.25, 0.0]])
-    assert expected_overlap(matte) == pytest.approx((0.66 + 0.59) / (2 + 0.335))
+    assert expected_overlap(matte) == pytest.approx(
+        (0.66 + 0.59) / (2 + 0.335), rel=1e-3
+    )  # 0.9 is no half precision value
+
+
+def test_when_values_are_counted_then_the_overlap_is_that_of_each_pixel_calibrated():
+    for seed in range(10):
+        matte = torch.rand(50, 70, generator=torch.Generator().manual_seed(seed)).pow(3).half().float()
+        shares, present = calibrate(matte), matte > 0.5
+        union = present.sum() + shares[~present].sum()
+        assert expected_overlap(matte) == pytest.approx(float(shares[present].sum() / union), rel=1e-5)
 
 
 def test_when_mattes_are_as_reliable_as_measured_then_the_overlap_is_near_the_true_one():

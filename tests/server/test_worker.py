@@ -29,6 +29,8 @@ from xmem_server.plans import (
     MatteSource,
     SuggestionPlan,
 )
+from xmem_server.worker import engine_loop
+from xmem_server.worker.engine_loop import EngineLoop
 from xmem_server.worker.suggestion import merge_by_frame
 
 FINAL = (EngineDone, EngineFailed, EngineCancelled, EnginePaused)
@@ -313,3 +315,35 @@ def test_when_an_object_is_drawn_inside_another_then_both_have_mattes_on_every_f
         assert [file.object_id for file in event.files] == [1, 2]
     truth, found = ids_at(COUNT - 1) == 2, alpha_of(of_kind(said, EngineMatte)[-1].files[1].path) > 0.5
     assert (found & truth).sum() / (found | truth).sum() > 0.5
+
+
+class EndOfPlansError(Exception):
+    """No plan will ever come."""
+
+
+class PlansInTurn:
+    """A channel that hands over plans, None where a wait is in vain; it notes in ``happened`` what it is asked."""
+
+    def __init__(self, plans, happened):
+        self._plans = plans
+        self._happened = happened
+
+    def next_plan(self, within=None):
+        if not self._plans:
+            raise EndOfPlansError
+        plan = self._plans.pop(0)
+        if plan is None and within is not None:
+            self._happened.append("waited")
+        return plan
+
+    def send(self, event):
+        self._happened.append(type(event).__name__)
+
+
+def test_when_no_plan_follows_then_memory_is_given_back_and_when_one_does_then_it_need_not_wait(monkeypatch):
+    happened = []
+    monkeypatch.setattr(engine_loop, "release_memory", lambda: happened.append("released"))
+    monkeypatch.setattr(EngineLoop, "_work", lambda self, plan, model, decoder: happened.append(plan))
+    with pytest.raises(EndOfPlansError):
+        EngineLoop(PlansInTurn(["one", "another", None, "late"], happened), "compact", "cpu").run()
+    assert happened == ["EngineReady", "one", "another", "waited", "released", "late"]

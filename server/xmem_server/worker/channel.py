@@ -25,9 +25,12 @@ class Channel:
         self._paused: set[str] = set()
         threading.Thread(target=self._receive, name="engine-requests", daemon=True).start()
 
-    def next_plan(self) -> PropagationPlan | SuggestionPlan:
-        """Give the next plan, waiting for one."""
-        return self._plans.get()
+    def next_plan(self, within: float | None = None) -> PropagationPlan | SuggestionPlan | None:
+        """Give the next plan, waiting for one; None when none came within so many seconds."""
+        try:
+            return self._plans.get(timeout=within)
+        except queue.Empty:
+            return None
 
     def cancelled(self, job: str) -> bool:
         """Tell whether somebody asked for this job to stop."""

@@ -30,6 +30,7 @@ from xmem_server.worker.reporting import JobCancelledError, JobPausedError
 from xmem_server.worker.suggestion import run_suggestion
 
 log = logging.getLogger(__name__)
+_PATIENCE = 1.0  # seconds: who asks for a suggestion at a job's end need not wait until its memory is given back
 
 
 def fetch_device(name: str) -> torch.device:
@@ -80,7 +81,12 @@ class EngineLoop:
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder(DecodeLimits(niceness=NICENESS)) as decoder:
             while True:
-                self._work(self._channel.next_plan(), model, decoder)
+                plan = self._channel.next_plan(within=_PATIENCE)
+                if plan is None:
+                    release_memory()  # sessions that do not run hold none
+                    plan = self._channel.next_plan()
+                if plan is not None:
+                    self._work(plan, model, decoder)
 
     def _work(self, plan: PropagationPlan | SuggestionPlan, model: LoadedModel, decoder: Decoder) -> None:
         log.info("job %s of session %s starts", plan.job, plan.session)
@@ -107,8 +113,8 @@ class EngineLoop:
             # The engine outlives any one job; the traceback is for the log, the line for the artist.
             log.exception("job %s failed", plan.job)
             failure = EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")
-        release_memory()  # a session that does not run holds none
         if failure is not None:
+            release_memory()
             self._channel.send(failure)
         log.info("job %s ends", plan.job)
 

@@ -31,6 +31,7 @@ from xmem_server.worker.cache_folder import CacheFolder, digest
 BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
 KEY_FIELDS = ("key", "shrinkage", "selection")
 IMAGE = "image"
+_LAYOUT = 2  # of the files: raise it whenever they lie otherwise
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ class FeatureCache(BackgroundOwner):
             plate = self._plates[frame]
             # The neighbours a frame is encoded with are part of its name: see _make_blocks.
             company = [(other, self._plates[other].sha256, self._plates[other].index) for other in self._blocks[frame]]
-            self._names[frame] = digest([plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())])
+            self._names[frame] = digest(
+                [_LAYOUT, plate.sha256, plate.index, company, *map(str, vars(self._encoding).values())]
+            )
         return self._names[frame]
 
     def _begin(self, block: tuple[int, ...]) -> Future[dict[int, FrameFeatures]]:
@@ -257,14 +260,17 @@ class FeatureCache(BackgroundOwner):
         if tensors is None or image is None or tensors.keys() != {*KEY_FIELDS, *self._engine.network.map_names}:
             return None
         key, shrinkage, selection = (tensors.pop(name) for name in KEY_FIELDS)
-        features = ImageFeatures(key, shrinkage, selection, tensors)
+        maps = {name: each.permute(0, 3, 1, 2) for name, each in tensors.items()}
+        features = ImageFeatures(key, shrinkage, selection, maps)
         return self._keep(frame, FrameFeatures(features, image, self._engine.canvas_for(*self._encoding.shape)))
 
 
 def _as_tensors(encoded: FrameFeatures) -> dict[str, Tensor]:
+    """Give features as their file has them: maps (1, h, w, C), as they lie."""
     features = encoded.features
     keys: dict[str, Any] = {name: getattr(features, name) for name in KEY_FIELDS}
-    return {**keys, **features.maps, IMAGE: encoded.image}
+    maps = {name: each.permute(0, 2, 3, 1) for name, each in features.maps.items()}
+    return {**keys, **maps, IMAGE: encoded.image}
 
 
 def _move(encoded: FrameFeatures, device: torch.device) -> FrameFeatures:

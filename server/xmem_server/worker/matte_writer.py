@@ -145,9 +145,7 @@ def round_samples(alphas: Tensor, output: str) -> Tensor:
 
 
 def as_stored(alphas: Tensor, output: str) -> Tensor:
-    """Give alphas (N, H, W) 0..1 as their files give them back, float32."""
-    if output == EXR_HALF:
-        return round_samples(alphas, output).float()
+    """Give alphas (N, H, W) 0..1 as their files give them back."""
     if output == PNG16:
         return ((alphas.double() * _LEVELS).round() / _LEVELS).float()
-    return alphas
+    return round_samples(alphas, output)

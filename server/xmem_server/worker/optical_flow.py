@@ -12,6 +12,7 @@ import numpy.typing as npt
 CELL = 4  # pixels to a side of one position of the result; DIS itself works on half the picture's pixels
 _DRIFT = 1.5  # pixels by which going there and back may miss
 _CONTRAST = 24.0  # grey levels (of 255) by which the two pictures may differ along the flow
+_REFINEMENTS = 1  # of the preset's 5: they smooth the flow, take most of its time, and masks carried by it are worse (decision 0012)
 _SMALLEST = 16  # pixels: DIS builds a pyramid and needs some picture to do so
 
 Grey = npt.NDArray[np.uint8]
@@ -46,6 +47,7 @@ def measure_motion(earlier: Grey, later: Grey) -> tuple[Motion, Motion]:
 def _flow(pair: tuple[Grey, Grey]) -> Motion:
     """Give for each pixel of the first picture where it is in the second, (H, W, 2)."""
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    method.setVariationalRefinementIterations(_REFINEMENTS)
     # Its stub has no None: a given flow would be where the search begins.
     found: Motion = method.calc(*pair, None)  # type: ignore[call-overload]
     return found
