@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.errors import CoreError
 
 _KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
-_ROWS = 256  # of positions compared with all others at a time: what is between fits into a processor's cache
 PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
 
 
@@ -108,8 +108,8 @@ def suggest_keyframes(
     frame, one whose mask is too small, one equal to a chosen frame, or the same twice.
 
     Exact, and lazy: what is known of a frame bounds its smallest dissimilarity from above, so only the frame with the largest
-    bound is compared further, with the chosen frame nearest in time first, and only until it is clear that this does not lower
-    the bound; one that has been compared with all of them and is still on top has the largest of all.
+    bound is compared further, with the chosen frame nearest in time first; one that has been compared with all of them and is
+    still on top has the largest of all.
     """
     if not annotated:
         raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
@@ -139,7 +139,7 @@ def suggest_keyframes(
             continue
         reference = min(pending, key=lambda other: (abs(other - frame), other))
         compared[frame].add(reference)
-        score = dissimilarity(chosen[reference], composite, under=-negative)
+        score = dissimilarity(chosen[reference], composite)
         if -score > negative:
             negative, nearest[frame] = -score, reference
         heapq.heappush(bounds, (negative, frame))
@@ -164,32 +164,35 @@ def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float
 
 def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
     """Give a frame's features, its key weighted by its mask."""
+    channels = keys.key.shape[0]
     weighted = (keys.key * (alpha * mask.at_keys + 1 - alpha)).flatten(1)  # (CK, h*w)
-    shrinkage = keys.shrinkage.flatten(1)
-    selection = keys.selection.flatten(1)
-    scaled = weighted * shrinkage
-    selected = weighted * selection
-    as_memory = torch.cat([weighted * scaled, scaled, shrinkage])
-    as_query = torch.cat([-selection, 2 * selected, -(selected * weighted).sum(0, keepdim=True)])
-    return Composite(as_memory, as_query / math.sqrt(keys.key.shape[0]))
+    shrinkage, selection = keys.shrinkage.flatten(1), keys.selection.flatten(1)
+    # A long shot makes thousands of these: each part is written where it lies, squares from products and products from factors.
+    as_memory, as_query = (weighted.new_empty(2 * channels + 1, weighted.shape[1]) for _ in range(2))
+    squares, products = as_memory[:channels], as_memory[channels:-1]
+    torch.mul(weighted, shrinkage, out=products)
+    torch.mul(weighted, products, out=squares)
+    as_memory[-1:] = shrinkage
+    factors, doubled = as_query[:channels], as_query[channels:-1]
+    torch.mul(selection, -1 / math.sqrt(channels), out=factors)
+    torch.mul(factors, weighted, out=doubled)
+    torch.sum(doubled * weighted, 0, keepdim=True, out=as_query[-1:])
+    doubled.mul_(-2)
+    return Composite(as_memory, as_query)
 
 
-def dissimilarity(reference: Composite, candidate: Composite, under: float = math.inf) -> float:
-    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Infinity when it is not ``under`` that.
-
-    It is a mean of what is at least 0, so that is often clear from a part of it.
-    """
+def dissimilarity(reference: Composite, candidate: Composite) -> float:
+    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Computed in blocks of rows."""
     rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
+    step = max(1, BLOCK_VALUES // columns)
     total = 0.0
-    for start in range(0, rows, _ROWS):
-        here = slice(start, start + _ROWS)
+    for start in range(0, rows, step):
+        here = slice(start, start + step)
         there = reference.as_memory[:, here].T @ candidate.as_query  # (i of reference, j of candidate)
         # (i of candidate, j of reference), compared untransposed
         back = candidate.as_memory[:, here].T @ reference.as_query
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
         total += float(there.sub_(back).relu_().sum())
-        if total / (rows * columns) >= under:
-            return math.inf
     return total / (rows * columns)
 
 

@@ -11,6 +11,7 @@ from tests.server.moving_scene import COUNT, FIRST, HEIGHT, WIDTH, save_scene
 from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import ImageFeatures
 from xmem_core.images import PaddedCanvas, padding_for
+from xmem_core.keyframes import summarise_mask
 from xmem_core.memory import MemoryPolicy
 from xmem_core.weights import load_model
 from xmem_server.decoding import Decoder
@@ -123,6 +124,16 @@ def test_when_mattes_are_summarised_then_one_object_and_all_together_are_told_ap
     assert found.areas.tolist() == [0.5, 0.5]
     assert cache.load(names[::-1]) is None
     assert SummaryCache(CacheFolder(tmp_path, 2**20), (3, 3)).load(names) is None
+
+
+def test_when_mattes_are_summarised_then_it_is_what_the_rule_makes_of_each_and_of_all():
+    for seed in range(20):
+        mattes = torch.rand(3, 50, 70, generator=torch.Generator().manual_seed(seed)).pow(4).half().float()
+        summary = summarise(mattes, (4, 5))
+        for chosen in ([0], [2], [0, 1, 2]):
+            expected, found = summarise_mask(mattes[chosen], (4, 5)), summary.pick(chosen)
+            assert found.area == pytest.approx(expected.area)
+            assert torch.equal(found.at_keys, expected.at_keys)
 
 
 def test_when_a_file_is_not_named_by_its_content_then_its_summary_is_not_kept(tmp_path):
