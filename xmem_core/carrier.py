@@ -25,9 +25,8 @@ class Carrier:
         self._motion = motion
         self._annotation = annotation
         self._keys = [position for position, frame in enumerate(frames) if annotation(frame)]
-        self._waiting: dict[
-            int, tuple[tuple[int, ...], Tensor]
-        ] = {}  # by position: object ids; their masks, then trust, uint8
+        # By position: object ids, and their masks with the trust in all of them as the last, (n + 1, H, W) uint8.
+        self._waiting: dict[int, tuple[tuple[int, ...], Tensor]] = {}
         self._swept = -1  # position of the key the waiting masks came from
         self.previous: dict[int, Tensor] = {}
 
