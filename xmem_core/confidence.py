@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-PRESENT_ABOVE = 0.5
+from xmem_core.keyframes import PRESENT_ABOVE
+
 _ONE = int(np.float16(1).view(np.int16))  # the bits of 1 in half precision
 
 # (a matte's value, share of such pixels that is object), from clips that nothing was trained on (`training.calibration`): mattes

@@ -28,7 +28,7 @@ from xmem_core.images import (
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
 from xmem_core.motion import MotionSource, no_motion
 from xmem_core.network import XMem, aggregate
-from xmem_core.rows import Rows
+from xmem_core.rows import Rows, make_rows
 
 
 @dataclass(frozen=True)
@@ -377,25 +377,12 @@ class Propagation:
         return stacked.transpose(1, 2).unflatten(2, (height, width))[None].to(encoded.image.device)
 
 
-def make_rows(features: ImageFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:
-    """Give memory rows of one frame for value (N, CV, h, w), one row per position, float32."""
-    return Rows(
-        features.key[0].flatten(1).T.float(),
-        features.shrinkage[0].flatten(1).T.float(),
-        features.selection[0].flatten(1).T.float(),
-        {object_id: part.flatten(1).T.float() for object_id, part in zip(object_ids, value, strict=True)},
-        {},
-    )
-
-
 def _pick(features: ImageFeatures, place: int) -> ImageFeatures:
     """Give the features of one image of a batch, as a batch of 1 of its own memory."""
     here = slice(place, place + 1)
     key, shrinkage, selection = (_copy(part[here]) for part in (features.key, features.shrinkage, features.selection))
-    maps = {
-        name: part[here].clone(memory_format=torch.channels_last)  # as convolutions take it
-        for name, part in features.maps.items()
-    }
+    # As convolutions take them.
+    maps = {name: part[here].clone(memory_format=torch.channels_last) for name, part in features.maps.items()}
     return ImageFeatures(key, shrinkage, selection, maps)
 
 

@@ -157,9 +157,12 @@ def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float
 
     Brought to ``key_size`` (h, w) by nearest neighbour and not hardened, as the paper's code does.
     """
-    area = measure_area(mask, present_above)
-    at_keys = F.interpolate(mask[None].float(), size=key_size, mode="nearest")[0].amax(0, keepdim=True)
-    return FrameMask(area, at_keys)
+    return FrameMask(measure_area(mask, present_above), bring_to_keys(mask, key_size).amax(0, keepdim=True))
+
+
+def bring_to_keys(mask: Tensor, key_size: tuple[int, int]) -> Tensor:
+    """Give mask (C, H, W) float 0..1 at key size, (C, h, w) float32, by nearest neighbour."""
+    return F.interpolate(mask[None], size=key_size, mode="nearest")[0].float()
 
 
 def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:

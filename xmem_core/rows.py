@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xmem_core.features import ImageFeatures
+
 BUCKET = 1024  # rows by which columns grow at least
 
 
@@ -94,3 +96,14 @@ class Columns:
 
 def _zeros(rows: int, like: Tensor) -> Tensor:
     return torch.zeros((rows, *like.shape[1:]), dtype=like.dtype, device=like.device)
+
+
+def make_rows(features: ImageFeatures, value: Tensor, object_ids: tuple[int, ...]) -> Rows:
+    """Give memory rows of one frame for value (N, CV, h, w), one row per position, float32."""
+    return Rows(
+        features.key[0].flatten(1).T.float(),
+        features.shrinkage[0].flatten(1).T.float(),
+        features.selection[0].flatten(1).T.float(),
+        {object_id: part.flatten(1).T.float() for object_id, part in zip(object_ids, value, strict=True)},
+        {},
+    )

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.plain import PlainRun, make_block
-from xmem_core.engine import Engine, FrameFeatures, Propagation, make_rows
+from xmem_core.engine import Engine, FrameFeatures, Propagation
 from xmem_core.memory import MemoryPolicy
 from xmem_core.motion import no_motion
 from xmem_core.network import NetworkConfig, XMem, build_network
-from xmem_core.rows import Rows
+from xmem_core.rows import Rows, make_rows
 from xmem_core.weights import load_model
 
 HEIGHT, WIDTH = 480, 864

@@ -114,7 +114,7 @@ class EngineLoop:
             log.exception("job %s failed", plan.job)
             failure = EngineFailed(plan.job, INTERNAL, f"The engine failed ({type(error).__name__}); see its log.")
         if failure is not None:
-            release_memory()
+            release_memory()  # it may have been what was short, and another job may come at once
             self._channel.send(failure)
         log.info("job %s ends", plan.job)
 

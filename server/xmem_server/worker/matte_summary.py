@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_core.confidence import count_values
-from xmem_core.keyframes import FrameMask
+from xmem_core.keyframes import FrameMask, bring_to_keys
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import Encoding
 
@@ -39,11 +38,10 @@ def summarise(mattes: Tensor, key_size: tuple[int, int]) -> MatteSummary:
     """Give the summary of mattes (N, H, W) 0..1, read at half precision; a few passes over them, all by one thread."""
     halves = mattes.half()
     counted = [count_values(matte) for matte in halves]
-    rows, columns = (_nearest(size, wanted) for size, wanted in zip(halves.shape[1:], key_size, strict=True))
     return MatteSummary(
         torch.tensor([counts.area() for counts in counted]),
         torch.tensor(count_values(_join(halves)).area()),
-        halves[:, rows[:, None], columns].float(),
+        bring_to_keys(halves, key_size),
         torch.tensor([counts.expected_overlap() for counts in counted]),
     )
 
@@ -51,12 +49,6 @@ def summarise(mattes: Tensor, key_size: tuple[int, int]) -> MatteSummary:
 def _join(halves: Tensor) -> Tensor:
     """Give the largest (H, W) of mattes (N, H, W) at each pixel; halves that are not negative are in the order of their bits."""
     return torch.from_numpy(halves.view(torch.int16).numpy().max(0)).view(torch.float16)
-
-
-def _nearest(size: int, wanted: int) -> Tensor:
-    """Give the places (wanted,) of ``size`` ones that nearest neighbour takes."""
-    places = torch.arange(size, dtype=torch.float32)[None, None]
-    return F.interpolate(places, size=wanted, mode="nearest")[0, 0].long()
 
 
 def fetch_key_size(encoding: Encoding) -> tuple[int, int]:
