@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xmem_core.keyframes import PRESENT_ABOVE
+PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
 
 _ONE = int(np.float16(1).view(np.int16))  # the bits of 1 in half precision
 

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_core.affinity import BLOCK_VALUES
+from xmem_core.confidence import PRESENT_ABOVE
 from xmem_core.errors import CoreError
 
 _KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
-PRESENT_ABOVE = 0.5  # a mask pixel counts as object above this (the paper's code)
 
 
 @dataclass(frozen=True)
