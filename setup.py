@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 RUN = [
     "torch==2.13.0",
     "numpy>=2.0,<3",
+    "numba>=0.63,<1",
     "safetensors>=0.5,<1",
     "pyzmq>=25,<28",
     "msgpack>=1.0.5,<2",

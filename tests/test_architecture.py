@@ -18,10 +18,23 @@ ALLOWED = {
     "xmem_client": {"zmq", "xmem_protocol", "xmem_client"},
     "xmem_nuke": {"xmem_protocol", "xmem_client", "xmem_nuke", "nuke", "nukescripts", "zmq", *QT},
     "xmem_core": {"torch", "numpy", "xmem_core"},
+    "xmem_core.kernels": {"torch", "numpy", "numba"},
     "xmem_core.weights": {"torch", "safetensors", "xmem_core"},
 }
 # inside the core: a module may import those that come before it, and its equals never
-CORE_ORDER = ["errors", "motion", "images", "features", "blocks", "affinity", "mattes", "confidence", "keyframes"]
+CORE_ORDER = [
+    "errors",
+    "kernels",
+    "convolution",
+    "motion",
+    "images",
+    "features",
+    "blocks",
+    "affinity",
+    "mattes",
+    "confidence",
+    "keyframes",
+]
 CORE_ORDER += ["rows", "bank", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]
 

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core import kernels
+
 # Similarities held at once, in values (64 MiB of float32): bounds the peak memory of a read whatever the memory's size.
 BLOCK_VALUES = 16 * 1024 * 1024
-_GROUP = 8  # rows whose largest similarity stands for them while the best are looked for
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,13 @@ def similarity(query: Tensor, memory: Tensor) -> Tensor:
 
 
 def find_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Give the k largest of each row of scores (M, N) and their places, (M, k) each, largest first.
-
-    Exact, and several times faster than sorting whole rows: a value among the k largest lies in a group whose own largest is
-    among the k largest of all groups, so that only k groups are looked into.
-    """
-    rows = scores.shape[1]
-    groups = rows // _GROUP
-    if groups < 4 * k:
+    """Give the k largest of each row of scores (M, N) and their places, (M, k) each, largest first."""
+    if scores.shape[1] < k * kernels.GROUP or scores.device.type != "cpu" or scores.requires_grad:
         best, places = scores.topk(k, 1)
         return best, places
-    body = groups * _GROUP
-    members = scores[:, :body].unflatten(
-        1, (_GROUP, groups)
-    )  # (M, 8, groups): member i of group g is row i * groups + g
-    chosen = members.amax(1).topk(k, 1, sorted=False).indices[:, None].expand(-1, _GROUP, -1)  # (M, 8, k)
-    offsets = torch.arange(_GROUP, device=scores.device)[:, None] * groups
-    rest = torch.arange(body, rows, device=scores.device).expand(scores.shape[0], -1)
-    candidates = torch.cat([members.gather(2, chosen).flatten(1), scores[:, body:]], 1)
-    places = torch.cat([(chosen + offsets).flatten(1), rest], 1)
-    best, where = candidates.topk(k, 1)
-    return best, places.gather(1, where)
+    best, places = scores.new_empty(scores.shape[0], k), scores.new_empty(scores.shape[0], k, dtype=torch.int64)
+    kernels.find_largest(scores.numpy(), best.numpy(), places.numpy())
+    return best, places
 
 
 def top_k_affinity(

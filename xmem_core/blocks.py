@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmem_core.convolution import BlockConv, add_per_object
+
 
 def fold_objects(per_object: Tensor) -> Tensor:
     """Give (B*N, C, h, w) for (B, N, C, h, w)."""
@@ -47,9 +49,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.conv1 = _square(channels_in, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = _square(channels, channels, 1)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _projection(channels_in, channels, stride)
 
@@ -68,7 +70,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = _square(channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels * 4)
@@ -81,6 +83,12 @@ class Bottleneck(nn.Module):
         y = self.bn3(self.conv3(y))
         skip = x if self.downsample is None else self.downsample(x)
         return F.relu(y + skip)
+
+
+def _square(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
+    if stride == 1:
+        return BlockConv(channels_in, channels_out, bias=False)
+    return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
 
 
 def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
@@ -102,16 +110,18 @@ def residual_stage(
 class ResidualBlock(nn.Module):
     """ReLU-conv-ReLU-conv with biases and no normalisation; the skip is a 3x3 convolution when widths differ."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, image_channels: int = 0) -> None:
         super().__init__()
-        self.downsample = nn.Conv2d(channels_in, channels_out, 3, padding=1) if channels_in != channels_out else None
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        differ = channels_in != channels_out
+        self.downsample = BlockConv(channels_in, channels_out, image_channels=image_channels) if differ else None
+        self.conv1 = BlockConv(channels_in, channels_out, image_channels=image_channels)
+        self.conv2 = BlockConv(channels_out, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels_out, h, w)."""
-        y = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return y + (x if self.downsample is None else self.downsample(x))
+        y = self.conv1(x, rectify=True)
+        result: Tensor = self.conv2(y, x if self.downsample is None else self.downsample(x), rectify=True)
+        return result
 
 
 class ChannelGate(nn.Module):
@@ -165,7 +175,7 @@ class FeatureFusion(nn.Module):
 
     def __init__(self, channels_image: int, channels_object: int, channels_out: int) -> None:
         super().__init__()
-        self.block1 = ResidualBlock(channels_image + channels_object, channels_out)
+        self.block1 = ResidualBlock(channels_image + channels_object, channels_out, channels_image)
         self.attention = CBAM(channels_out)
         self.block2 = ResidualBlock(channels_out, channels_out)
 
@@ -183,51 +193,29 @@ class FeatureFusion(nn.Module):
 class TwoConvolutions(Protocol):
     """A block of ReLU-conv-ReLU-conv whose skip is a convolution, too."""
 
-    conv1: nn.Conv2d
-    conv2: nn.Conv2d
-    downsample: nn.Conv2d | None
+    conv1: BlockConv
+    conv2: BlockConv
+    downsample: BlockConv | None
 
 
 def image_half(block: TwoConvolutions, image: Tensor) -> Tensor:
-    """Give what image (B, CI, h, w) adds to a block's first convolution and to its skip, (B, 2*channels_out, h, w).
-
-    The block sees an image's channels, then an object's. ReLU works on each channel alone, so that both are a part that the
-    image adds and one that the object adds, and the first is computed once for all objects and all rounds.
-    """
-    first, skip = _entries(block)
-    inside = slice(0, image.shape[1])
-    return torch.cat(
-        [
-            F.conv2d(F.relu(image), first.weight[:, inside], first.bias, padding=first.padding),
-            F.conv2d(image, skip.weight[:, inside], skip.bias, padding=skip.padding),
-        ],
-        1,
-    )
+    """Give what image (B, CI, h, w) adds to a block's first convolution and to its skip, (B, 2*channels_out, h, w)."""
+    return torch.cat([block.conv1.image_half(image, rectify=True), _skip(block).image_half(image)], 1)
 
 
 def join_halves(block: TwoConvolutions, half: Tensor, per_object: Tensor) -> Tensor:
     """Give what a block makes of an `image_half` (B, 2*channels_out, h, w) and of per_object (B*N, CO, h, w): (B*N, channels_out, h, w)."""
-    first, skip = _entries(block)
-    inside = slice(-per_object.shape[1], None)
     image_first, image_skip = half.chunk(2, 1)
-    y = F.conv2d(F.relu(per_object), first.weight[:, inside], padding=first.padding)
-    x = F.conv2d(per_object, skip.weight[:, inside], padding=skip.padding)
-    deeper: Tensor = block.conv2(F.relu(add_per_object(y, image_first), inplace=True))
-    return deeper + add_per_object(x, image_skip)
+    y = block.conv1.object_half(per_object, image_first, rectify=True)
+    return block.conv2(y, _skip(block).object_half(per_object, image_skip), rectify=True)
 
 
-def add_per_object(folded: Tensor, per_image: Tensor) -> Tensor:
-    """Give maps (B*N, C, h, w) with an image's (B, C, h, w) added to those of its objects, in place."""
-    folded.unflatten(0, (per_image.shape[0], -1)).add_(per_image[:, None])
-    return folded
-
-
-def _entries(block: TwoConvolutions) -> tuple[nn.Conv2d, nn.Conv2d]:
+def _skip(block: TwoConvolutions) -> BlockConv:
     if block.downsample is None:
         raise TypeError(
             "A fusion's first block changes the number of channels, so that it has a convolution as its skip."
         )
-    return block.conv1, block.downsample
+    return block.downsample
 
 
 def gated_update(transform: nn.Conv2d, x: Tensor, hidden: Tensor) -> Tensor:
@@ -245,7 +233,7 @@ class HiddenReinforcer(nn.Module):
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.transform = nn.Conv2d(value_dim + hidden_dim, 3 * hidden_dim, 3, padding=1)
+        self.transform = BlockConv(value_dim + hidden_dim, 3 * hidden_dim)
 
     def forward(self, value: Tensor, hidden: Tensor) -> Tensor:
         """Give the new sensory memory (B*N, CH, h, w)."""
@@ -260,7 +248,7 @@ class HiddenUpdater(nn.Module):
         self.g16_conv = nn.Conv2d(channels[0], middle, 1)
         self.g8_conv = nn.Conv2d(channels[1], middle, 1)
         self.g4_conv = nn.Conv2d(channels[2], middle, 1)
-        self.transform = nn.Conv2d(middle + hidden_dim, 3 * hidden_dim, 3, padding=1)
+        self.transform = BlockConv(middle + hidden_dim, 3 * hidden_dim)
 
     def forward(self, scales: tuple[Tensor, Tensor, Tensor], hidden: Tensor) -> Tensor:
         """Give the new sensory memory (B*N, CH, h, w) for a decoder's maps as `Decoded` has them, logits included in the last."""
@@ -274,7 +262,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, channels_skip: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(channels_skip, channels_in, 3, padding=1)
+        self.skip_conv = BlockConv(channels_skip, channels_in)
         self.out_conv = ResidualBlock(channels_in, channels_out)
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from xmem_core.blocks import (
     HiddenReinforcer,
     HiddenUpdater,
-    add_per_object,
     double_size,
     fold_objects,
     image_half,
@@ -27,6 +26,7 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
+from xmem_core.convolution import BlockConv, add_per_object
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 from xmem_core.motion import PRIOR_RANGE
 
@@ -131,9 +131,9 @@ class CompactKeyProjection(nn.Module):
 
     def __init__(self, key_dim: int) -> None:
         super().__init__()
-        self.key_proj = nn.Conv2d(DEEPEST_CHANNELS, key_dim, 3, padding=1)
+        self.key_proj = BlockConv(DEEPEST_CHANNELS, key_dim)
         self.d_proj = nn.Conv2d(DEEPEST_CHANNELS, 1, 3, padding=1)
-        self.e_proj = nn.Conv2d(DEEPEST_CHANNELS, key_dim, 3, padding=1)
+        self.e_proj = BlockConv(DEEPEST_CHANNELS, key_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1."""
@@ -143,11 +143,12 @@ class CompactKeyProjection(nn.Module):
 class LightResidualBlock(nn.Module):
     """ReLU-conv-ReLU-conv; the skip is a 1x1 convolution when widths differ."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, image_channels: int = 0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.downsample = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else None
+        self.conv1 = BlockConv(channels_in, channels_out, image_channels=image_channels)
+        self.conv2 = BlockConv(channels_out, channels_out)
+        differ = channels_in != channels_out
+        self.downsample = BlockConv(channels_in, channels_out, 1, image_channels=image_channels) if differ else None
         with torch.no_grad():
             self.conv2.weight.mul_(
                 0.3
@@ -155,8 +156,9 @@ class LightResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels_out, h, w)."""
-        y: Tensor = self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
-        return y.add_(x if self.downsample is None else self.downsample(x))
+        y = self.conv1(x, rectify=True)
+        result: Tensor = self.conv2(y, x if self.downsample is None else self.downsample(x), rectify=True)
+        return result
 
 
 class LightAttention(nn.Module):
@@ -243,7 +245,7 @@ class CompactDecoder(nn.Module):
         learned = value_dim - PRIOR_CHANNELS
         self.learned = learned
         self.anchor = nn.Parameter(torch.tensor(0.7))  # gain of the memory's prior in the logits
-        self.fuse1 = LightResidualBlock(F16_CHANNELS + value_dim + hidden_dim, learned)
+        self.fuse1 = LightResidualBlock(F16_CHANNELS + value_dim + hidden_dim, learned, F16_CHANNELS)
         self.attention = LightAttention(learned)
         self.fuse2 = LightResidualBlock(learned, learned)
         self.skip8_image = nn.Conv2d(F8_CHANNELS, 96, 1)

@@ -30,6 +30,7 @@ from xmem_core.blocks import (
     unfold_objects,
 )
 from xmem_core.compact import CompactDecoder, CompactKeyEncoder, CompactKeyProjection, CompactValueEncoder
+from xmem_core.convolution import BlockConv
 from xmem_core.errors import CoreError
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 
@@ -94,9 +95,9 @@ class KeyProjection(nn.Module):
 
     def __init__(self, channels: int, key_dim: int) -> None:
         super().__init__()
-        self.key_proj = nn.Conv2d(channels, key_dim, 3, padding=1)
+        self.key_proj = BlockConv(channels, key_dim)
         self.d_proj = nn.Conv2d(channels, 1, 3, padding=1)
-        self.e_proj = nn.Conv2d(channels, key_dim, 3, padding=1)
+        self.e_proj = BlockConv(channels, key_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give key (B, CK, h, w), shrinkage (B, 1, h, w) >= 1, selection (B, CK, h, w) in 0..1."""

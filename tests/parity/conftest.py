@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from tests.parity import make_weights
+from xmem_core.convolution import tile_convolutions
 from xmem_core.network import NetworkConfig, XMem, build_network
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(scope="session")
-def network() -> XMem:
+@pytest.fixture(scope="session", params=["direct", "tiled"])
+def network(request) -> XMem:
     state = make_weights.make_state_dict()
     assert make_weights.digest(state) == make_weights.DIGEST
     built = build_network(NetworkConfig())
     built.load_state_dict(state)
+    if request.param == "tiled":  # as a server places it on the CPU
+        tile_convolutions(built)
     return built
 
 

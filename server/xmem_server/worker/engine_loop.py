@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+from xmem_core.convolution import tile_convolutions
 from xmem_core.errors import CoreError
 from xmem_core.network import XMem
 from xmem_core.weights import LoadedModel, load_model
@@ -57,6 +58,8 @@ def fetch_device(name: str) -> torch.device:
 def place_network(network: XMem, device: torch.device) -> None:
     """Put a network on a device, laid out as convolutions are fastest there; the numbers are the same up to rounding."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        tile_convolutions(network)
 
 
 class EngineLoop:

@@ -1,0 +1,182 @@
+"""Loops over pixels and rows that no library call has, compiled for this CPU by Numba.
+
+Compiling takes seconds, once: what comes of it is kept on disk beside this file, or in the user's cache folder. Arrays are
+C-contiguous. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import config, njit, prange
+
+Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
+config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
+
+GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
+ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 2, 4, 5, 8))
+LEAST = np.float32(-np.inf)
+_MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
+_compiled = njit(parallel=True, nogil=True, cache=True, fastmath=_MATHS, error_model="numpy")
+_inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
+
+_Six = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
+
+
+@_inlined
+def _forward(a: np.float32, b: np.float32, c: np.float32, d: np.float32, e: np.float32, f: np.float32) -> _Six:
+    """Give B^T of F(4, 3) times six values (Lavin and Gray, equation 12)."""
+    even, odd, even2, odd2 = e - FOUR * c, d - FOUR * b, e - c, TWO * (d - b)
+    return FOUR * a - FIVE * c + e, even + odd, even - odd, even2 + odd2, even2 - odd2, FOUR * b - FIVE * d + f
+
+
+@_inlined
+def _back(
+    a: np.float32, b: np.float32, c: np.float32, d: np.float32, e: np.float32, f: np.float32
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Give A^T of F(4, 3) times six values."""
+    total, total2, less, less2 = b + c, d + e, b - c, d - e
+    return a + total + total2, less + TWO * less2, total + FOUR * total2, less + EIGHT * less2 + f
+
+
+@_compiled
+def lay_tiles(maps: Floats, tiles: Floats, first: int, least: np.float32) -> None:
+    """Fill ``tiles`` (36, T, C) with the transforms of 6x6 tiles of maps (n, h, w, C), four apart, zeros around.
+
+    There are n * ceil(h/4) lines of ceil(w/4) tiles; T is some of them, whole, from line ``first``. Values of maps below ``least`` are
+    taken as that. B^T d B of F(4x4, 3x3).
+    """
+    rows, columns = (maps.shape[1] + 3) // 4, (maps.shape[2] + 3) // 4
+    for line in prange(tiles.shape[1] // columns):
+        place = first + line
+        _lay_line(maps[place // rows], tiles, line * columns, (place % rows * 4 - 1, least))
+
+
+@_inlined
+def _lay_line(picture: Floats, tiles: Floats, start: int, top_and_least: tuple[int, np.float32]) -> None:
+    height, width, channels = picture.shape
+    top, least = top_and_least
+    half = np.empty((6, 6, channels), np.float32)
+    seen = np.empty((6, channels), np.float32)
+    for tile in range((width + 3) // 4):
+        for across in range(6):
+            x = tile * 4 - 1 + across
+            for down in range(6):
+                inside = 0 <= x < width and 0 <= top + down < height
+                for i in range(channels):
+                    value = picture[top + down, x, i] if inside else ZERO
+                    seen[down, i] = value if value > least else least
+            for i in range(channels):
+                r = _forward(seen[0, i], seen[1, i], seen[2, i], seen[3, i], seen[4, i], seen[5, i])
+                half[0, across, i], half[1, across, i], half[2, across, i] = r[0], r[1], r[2]
+                half[3, across, i], half[4, across, i], half[5, across, i] = r[3], r[4], r[5]
+        for down in range(6):
+            h, t, at = half[down], tiles[down * 6 : down * 6 + 6], start + tile
+            for i in range(channels):
+                r = _forward(h[0, i], h[1, i], h[2, i], h[3, i], h[4, i], h[5, i])
+                t[0, at, i], t[1, at, i], t[2, at, i], t[3, at, i], t[4, at, i], t[5, at, i] = r
+
+
+@_compiled
+def bring_tiles(products: Floats, bias: Floats, added: Floats, maps: Floats, first: int) -> None:
+    """Fill maps (n, h, w, C) with the 4x4 outputs of products (36, T, C), tiles as `lay_tiles` has them, plus bias (C,).
+
+    ``added`` (m, h, w, C) is added too, each to n/m maps that follow each other; m may be 0. A^T m A of F(4x4, 3x3).
+    """
+    rows, columns = (maps.shape[1] + 3) // 4, (maps.shape[2] + 3) // 4
+    for line in prange(products.shape[1] // columns):
+        part, top = (first + line) // rows, (first + line) % rows * 4
+        picture = maps[part, top : top + 4]
+        _bring_line(products, line * columns, bias, picture)
+        if added.shape[0]:
+            more = added[part * added.shape[0] // maps.shape[0], top : top + 4]
+            for y in range(picture.shape[0]):
+                for x in range(picture.shape[1]):
+                    for i in range(picture.shape[2]):
+                        picture[y, x, i] += more[y, x, i]
+
+
+@_inlined
+def _bring_line(products: Floats, start: int, bias: Floats, picture: Floats) -> None:
+    height, width, channels = picture.shape
+    half = np.empty((4, 6, channels), np.float32)
+    done = np.empty((4, channels), np.float32)
+    for tile in range((width + 3) // 4):
+        for across in range(6):
+            at = start + tile
+            a, b, c = products[across, at], products[across + 6, at], products[across + 12, at]
+            d, e, f = products[across + 18, at], products[across + 24, at], products[across + 30, at]
+            for i in range(channels):
+                r = _back(a[i], b[i], c[i], d[i], e[i], f[i])
+                half[0, across, i], half[1, across, i], half[2, across, i], half[3, across, i] = r
+        for y in range(height):
+            h = half[y]
+            for i in range(channels):
+                done[0, i], done[1, i], done[2, i], done[3, i] = _back(
+                    h[0, i], h[1, i], h[2, i], h[3, i], h[4, i], h[5, i]
+                )
+            for x in range(min(4, width - tile * 4)):
+                out = picture[y, tile * 4 + x]
+                for i in range(channels):
+                    out[i] = done[x, i] + bias[i]
+
+
+@_compiled
+def find_largest(scores: Floats, best: Floats, places: Places) -> None:
+    """Fill best (M, k) with the k largest of each row of scores (M, N), largest first, and places (M, k) int64 with where they are.
+
+    Of equal ones the first; -inf is never found, so that what is left over stays -inf at place 0. N is at least GROUP * k. A value among
+    the k largest lies in a group whose own largest is among the k largest of all groups: only those are looked into.
+    """
+    for query in prange(scores.shape[0]):
+        _find_in_line(scores[query], best[query], places[query])
+
+
+@_inlined
+def _find_in_line(line: Floats, found: Floats, where: Places) -> None:
+    rows, k = len(line), len(found)
+    groups = rows // GROUP
+    largest = np.empty(groups, np.float32)
+    for group in range(groups):
+        top = line[group * GROUP]
+        for i in range(group * GROUP, (group + 1) * GROUP):
+            top = max(top, line[i])
+        largest[group] = top
+    for i in range(k):
+        found[i], where[i] = LEAST, 0
+    for group in range(groups):
+        if largest[group] > found[k - 1]:
+            _insert(largest[group], group, found, where)
+    least = found[k - 1]
+    for i in range(k):
+        found[i], where[i] = LEAST, 0
+    for group in range(groups):
+        if largest[group] >= least and largest[group] > found[k - 1]:
+            for i in range(group * GROUP, (group + 1) * GROUP):
+                if line[i] > found[k - 1]:
+                    _insert(line[i], i, found, where)
+    for i in range(groups * GROUP, rows):
+        if line[i] > found[k - 1]:
+            _insert(line[i], i, found, where)
+
+
+@_inlined
+def _insert(value: np.float32, place: int, found: Floats, where: Places) -> None:
+    """Put a value that is larger than the last of those found, which are sorted, largest first, where it belongs; the last goes."""
+    at = len(found) - 1
+    while at > 0 and found[at - 1] < value:
+        found[at], where[at] = found[at - 1], where[at - 1]
+        at -= 1
+    found[at], where[at] = value, place
+
+
+def compile_all() -> None:
+    """Have every kernel compiled, or fetched from where an earlier process left it: seconds once, then half a second."""
+    maps, tiles = np.zeros((1, 4, 4, 8), np.float32), np.zeros((36, 1, 8), np.float32)
+    lay_tiles(maps, tiles, 0, LEAST)
+    bring_tiles(tiles, maps[0, 0, 0], maps, maps, 0)
+    find_largest(np.zeros((1, GROUP), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64))
