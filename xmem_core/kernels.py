@@ -138,40 +138,40 @@ def find_largest(scores: Floats, best: Floats, places: Places) -> None:
 
 @_inlined
 def _find_in_line(line: Floats, found: Floats, where: Places) -> None:
-    rows, k = len(line), len(found)
-    groups = rows // GROUP
-    largest = np.empty(groups, np.float32)
-    for group in range(groups):
+    rows, last = len(line), len(found) - 1
+    largest = np.empty(rows // GROUP, np.float32)
+    for group in range(len(largest)):
         top = line[group * GROUP]
         for i in range(group * GROUP, (group + 1) * GROUP):
             top = max(top, line[i])
         largest[group] = top
-    for i in range(k):
-        found[i], where[i] = LEAST, 0
-    for group in range(groups):
-        if largest[group] > found[k - 1]:
-            _insert(largest[group], group, found, where)
-    least = found[k - 1]
-    for i in range(k):
-        found[i], where[i] = LEAST, 0
-    for group in range(groups):
-        if largest[group] >= least and largest[group] > found[k - 1]:
-            for i in range(group * GROUP, (group + 1) * GROUP):
-                if line[i] > found[k - 1]:
-                    _insert(line[i], i, found, where)
-    for i in range(groups * GROUP, rows):
-        if line[i] > found[k - 1]:
-            _insert(line[i], i, found, where)
+    _begin(found, where)
+    _insert_all(largest, 0, len(largest), found, where)
+    least = found[last]
+    _begin(found, where)
+    for group in range(len(largest)):
+        if largest[group] >= least and largest[group] > found[last]:
+            _insert_all(line, group * GROUP, (group + 1) * GROUP, found, where)
+    _insert_all(line, len(largest) * GROUP, rows, found, where)
 
 
 @_inlined
-def _insert(value: np.float32, place: int, found: Floats, where: Places) -> None:
-    """Put a value that is larger than the last of those found, which are sorted, largest first, where it belongs; the last goes."""
-    at = len(found) - 1
-    while at > 0 and found[at - 1] < value:
-        found[at], where[at] = found[at - 1], where[at - 1]
-        at -= 1
-    found[at], where[at] = value, place
+def _begin(found: Floats, where: Places) -> None:
+    for i in range(len(found)):
+        found[i], where[i] = LEAST, 0
+
+
+@_inlined
+def _insert_all(line: Floats, start: int, stop: int, found: Floats, where: Places) -> None:
+    """Put the values of a part of a line where they belong among those found, which are sorted, largest first; the last ones go."""
+    last = len(found) - 1
+    for i in range(start, stop):
+        if line[i] > found[last]:
+            value, at = line[i], last
+            while at > 0 and found[at - 1] < value:
+                found[at], where[at] = found[at - 1], where[at - 1]
+                at -= 1
+            found[at], where[at] = value, i
 
 
 def compile_all() -> None:
