@@ -79,6 +79,7 @@ class EngineLoop:
         except CoreError as error:
             self._channel.send(EngineRefused(str(error)))
             return
+        log.info("preparing the network; the first time after installing this takes a quarter of a minute")
         place_network(model.network, device)
         self._memory = fetch_memory(device, self._memory)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
