@@ -22,19 +22,8 @@ ALLOWED = {
     "xmem_core.weights": {"torch", "safetensors", "xmem_core"},
 }
 # inside the core: a module may import those that come before it, and its equals never
-CORE_ORDER = [
-    "errors",
-    "kernels",
-    "convolution",
-    "motion",
-    "images",
-    "features",
-    "blocks",
-    "affinity",
-    "mattes",
-    "confidence",
-    "keyframes",
-]
+CORE_ORDER = ["errors", "kernels", "convolution", "motion", "images", "features", "blocks", "affinity", "mattes"]
+CORE_ORDER += ["confidence", "keyframes"]
 CORE_ORDER += ["rows", "bank", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]
 

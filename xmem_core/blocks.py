@@ -5,8 +5,6 @@ Shapes: B images, N objects, C channels. Objects are folded into the batch (B*N)
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,12 +106,14 @@ def residual_stage(
 
 
 class ResidualBlock(nn.Module):
-    """ReLU-conv-ReLU-conv with biases and no normalisation; the skip is a 3x3 convolution when widths differ."""
+    """ReLU-conv-ReLU-conv with biases and no normalisation; the skip is a convolution when widths differ."""
+
+    SKIP_KERNEL = 3
 
     def __init__(self, channels_in: int, channels_out: int, image_channels: int = 0) -> None:
         super().__init__()
-        differ = channels_in != channels_out
-        self.downsample = BlockConv(channels_in, channels_out, image_channels=image_channels) if differ else None
+        sizes = (channels_in, channels_out, self.SKIP_KERNEL)
+        self.downsample = BlockConv(*sizes, image_channels=image_channels) if channels_in != channels_out else None
         self.conv1 = BlockConv(channels_in, channels_out, image_channels=image_channels)
         self.conv2 = BlockConv(channels_out, channels_out)
 
@@ -190,27 +190,19 @@ class FeatureFusion(nn.Module):
         return fused
 
 
-class TwoConvolutions(Protocol):
-    """A block of ReLU-conv-ReLU-conv whose skip is a convolution, too."""
-
-    conv1: BlockConv
-    conv2: BlockConv
-    downsample: BlockConv | None
-
-
-def image_half(block: TwoConvolutions, image: Tensor) -> Tensor:
+def image_half(block: ResidualBlock, image: Tensor) -> Tensor:
     """Give what image (B, CI, h, w) adds to a block's first convolution and to its skip, (B, 2*channels_out, h, w)."""
     return torch.cat([block.conv1.image_half(image, rectify=True), _skip(block).image_half(image)], 1)
 
 
-def join_halves(block: TwoConvolutions, half: Tensor, per_object: Tensor) -> Tensor:
+def join_halves(block: ResidualBlock, half: Tensor, per_object: Tensor) -> Tensor:
     """Give what a block makes of an `image_half` (B, 2*channels_out, h, w) and of per_object (B*N, CO, h, w): (B*N, channels_out, h, w)."""
     image_first, image_skip = half.chunk(2, 1)
     y = block.conv1.object_half(per_object, image_first, rectify=True)
     return block.conv2(y, _skip(block).object_half(per_object, image_skip), rectify=True)
 
 
-def _skip(block: TwoConvolutions) -> BlockConv:
+def _skip(block: ResidualBlock) -> BlockConv:
     if block.downsample is None:
         raise TypeError(
             "A fusion's first block changes the number of channels, so that it has a convolution as its skip."

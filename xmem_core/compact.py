@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xmem_core.blocks import (
     HiddenReinforcer,
     HiddenUpdater,
+    ResidualBlock,
     double_size,
     fold_objects,
     image_half,
@@ -140,25 +141,16 @@ class CompactKeyProjection(nn.Module):
         return self.key_proj(x), self.d_proj(x) ** 2 + 1, torch.sigmoid(self.e_proj(x))
 
 
-class LightResidualBlock(nn.Module):
-    """ReLU-conv-ReLU-conv; the skip is a 1x1 convolution when widths differ."""
+class LightResidualBlock(ResidualBlock):
+    """A residual block whose skip is a 1x1 convolution when widths differ."""
+
+    SKIP_KERNEL = 1
 
     def __init__(self, channels_in: int, channels_out: int, image_channels: int = 0) -> None:
-        super().__init__()
-        self.conv1 = BlockConv(channels_in, channels_out, image_channels=image_channels)
-        self.conv2 = BlockConv(channels_out, channels_out)
-        differ = channels_in != channels_out
-        self.downsample = BlockConv(channels_in, channels_out, 1, image_channels=image_channels) if differ else None
+        super().__init__(channels_in, channels_out, image_channels)
         with torch.no_grad():
-            self.conv2.weight.mul_(
-                0.3
-            )  # starts near the identity: trains at the pilot's learning rate without normalisation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give (B, channels_out, h, w)."""
-        y = self.conv1(x, rectify=True)
-        result: Tensor = self.conv2(y, x if self.downsample is None else self.downsample(x), rectify=True)
-        return result
+            # Starts near the identity: trains at the pilot's learning rate without normalisation.
+            self.conv2.weight.mul_(0.3)
 
 
 class LightAttention(nn.Module):

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from xmem_core import kernels
 
-TILE = 4  # outputs to a side
-_TILES_AT_ONCE = (
-    256  # so that they stay in the cache: 10 % faster at stride 4 than all at once, and memory stays bounded
-)
+# So many stay in the cache (at stride 4 that is 10 % faster than all at once), and what they take is bounded.
+_TILES_AT_ONCE = 256
 # G of the paper's equation 12, as exact fractions over 24
 _KERNEL_TRANSFORM = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 
@@ -32,10 +30,11 @@ class TiledKernel:
 
 def make_tiled_kernel(weight: Tensor, bias: Tensor | None) -> TiledKernel:
     """Give the kernel for weight (CO, CI, 3, 3) and bias (CO,), or None for a bias of 0."""
-    transform = torch.tensor(_KERNEL_TRANSFORM, dtype=torch.float64) / 24
-    spread = torch.einsum("ia,jb,ocab->ijco", transform, transform, weight.double())  # (6, 6, CI, CO)
+    side = torch.tensor(_KERNEL_TRANSFORM, dtype=torch.float64) / 24
+    laid = weight.double().permute(2, 3, 1, 0)  # (3, 3, CI, CO)
+    spread = torch.kron(side, side) @ laid.reshape(9, -1)  # (36, CI*CO)
     shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    return TiledKernel(spread.flatten(0, 1).float().contiguous(), shift.float().clone())
+    return TiledKernel(spread.float().unflatten(1, laid.shape[2:]), shift.float().clone())
 
 
 def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = None, *, rectify: bool = False) -> Tensor:
@@ -48,7 +47,7 @@ def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = Non
     count, height, width, channels = laid.shape
     result = maps.new_empty(count, height, width, kernel.weight.shape[2])
     more = result[:0] if added is None else _lay(added)
-    lines, columns = count * -(-height // TILE), -(-width // TILE)
+    lines, columns = count * -(-height // kernels.TILE), -(-width // kernels.TILE)
     least = kernels.ZERO if rectify else kernels.LEAST
     at_once = max(1, _TILES_AT_ONCE // columns)
     for first in range(0, lines, at_once):

@@ -6,6 +6,8 @@ C-contiguous. What a kernel gives does not depend on how many threads it runs on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,16 +15,30 @@ from numba import config, njit, prange
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
+_Kernel = Callable[..., None]
 
 config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
 config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
 
+TILE = 4  # outputs of a tile to a side; its inputs are two more
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
 ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 2, 4, 5, 8))
 LEAST = np.float32(-np.inf)
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
-_compiled = njit(parallel=True, nogil=True, cache=True, fastmath=_MATHS, error_model="numpy")
 _inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
+
+
+def compiled(function: _Kernel) -> _Kernel:
+    """Give a function that runs compiled, on all threads, without the GIL; compiled anew by each process where there is nowhere to keep it."""
+    try:
+        return _compile(function, keep=True)
+    except RuntimeError:  # neither beside the file nor in a cache folder of the user's
+        return _compile(function, keep=False)
+
+
+def _compile(function: _Kernel, *, keep: bool) -> _Kernel:
+    return njit(cache=keep, parallel=True, nogil=True, fastmath=_MATHS, error_model="numpy")(function)
+
 
 _Six = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 
@@ -43,17 +59,17 @@ def _back(
     return a + total + total2, less + TWO * less2, total + FOUR * total2, less + EIGHT * less2 + f
 
 
-@_compiled
+@compiled
 def lay_tiles(maps: Floats, tiles: Floats, first: int, least: np.float32) -> None:
     """Fill ``tiles`` (36, T, C) with the transforms of 6x6 tiles of maps (n, h, w, C), four apart, zeros around.
 
     There are n * ceil(h/4) lines of ceil(w/4) tiles; T is some of them, whole, from line ``first``. Values of maps below ``least`` are
     taken as that. B^T d B of F(4x4, 3x3).
     """
-    rows, columns = (maps.shape[1] + 3) // 4, (maps.shape[2] + 3) // 4
+    rows, columns = -(-maps.shape[1] // TILE), -(-maps.shape[2] // TILE)
     for line in prange(tiles.shape[1] // columns):
         place = first + line
-        _lay_line(maps[place // rows], tiles, line * columns, (place % rows * 4 - 1, least))
+        _lay_line(maps[place // rows], tiles, line * columns, (place % rows * TILE - 1, least))
 
 
 @_inlined
@@ -62,9 +78,9 @@ def _lay_line(picture: Floats, tiles: Floats, start: int, top_and_least: tuple[i
     top, least = top_and_least
     half = np.empty((6, 6, channels), np.float32)
     seen = np.empty((6, channels), np.float32)
-    for tile in range((width + 3) // 4):
+    for tile in range(-(-width // TILE)):
         for across in range(6):
-            x = tile * 4 - 1 + across
+            x = tile * TILE - 1 + across
             for down in range(6):
                 inside = 0 <= x < width and 0 <= top + down < height
                 for i in range(channels):
@@ -81,19 +97,19 @@ def _lay_line(picture: Floats, tiles: Floats, start: int, top_and_least: tuple[i
                 t[0, at, i], t[1, at, i], t[2, at, i], t[3, at, i], t[4, at, i], t[5, at, i] = r
 
 
-@_compiled
+@compiled
 def bring_tiles(products: Floats, bias: Floats, added: Floats, maps: Floats, first: int) -> None:
     """Fill maps (n, h, w, C) with the 4x4 outputs of products (36, T, C), tiles as `lay_tiles` has them, plus bias (C,).
 
     ``added`` (m, h, w, C) is added too, each to n/m maps that follow each other; m may be 0. A^T m A of F(4x4, 3x3).
     """
-    rows, columns = (maps.shape[1] + 3) // 4, (maps.shape[2] + 3) // 4
+    rows, columns = -(-maps.shape[1] // TILE), -(-maps.shape[2] // TILE)
     for line in prange(products.shape[1] // columns):
-        part, top = (first + line) // rows, (first + line) % rows * 4
-        picture = maps[part, top : top + 4]
+        part, top = (first + line) // rows, (first + line) % rows * TILE
+        picture = maps[part, top : top + TILE]
         _bring_line(products, line * columns, bias, picture)
         if added.shape[0]:
-            more = added[part * added.shape[0] // maps.shape[0], top : top + 4]
+            more = added[part * added.shape[0] // maps.shape[0], top : top + TILE]
             for y in range(picture.shape[0]):
                 for x in range(picture.shape[1]):
                     for i in range(picture.shape[2]):
@@ -105,7 +121,7 @@ def _bring_line(products: Floats, start: int, bias: Floats, picture: Floats) -> 
     height, width, channels = picture.shape
     half = np.empty((4, 6, channels), np.float32)
     done = np.empty((4, channels), np.float32)
-    for tile in range((width + 3) // 4):
+    for tile in range(-(-width // TILE)):
         for across in range(6):
             at = start + tile
             a, b, c = products[across, at], products[across + 6, at], products[across + 12, at]
@@ -119,13 +135,13 @@ def _bring_line(products: Floats, start: int, bias: Floats, picture: Floats) -> 
                 done[0, i], done[1, i], done[2, i], done[3, i] = _back(
                     h[0, i], h[1, i], h[2, i], h[3, i], h[4, i], h[5, i]
                 )
-            for x in range(min(4, width - tile * 4)):
-                out = picture[y, tile * 4 + x]
+            for x in range(min(TILE, width - tile * TILE)):
+                out = picture[y, tile * TILE + x]
                 for i in range(channels):
                     out[i] = done[x, i] + bias[i]
 
 
-@_compiled
+@compiled
 def find_largest(scores: Floats, best: Floats, places: Places) -> None:
     """Fill best (M, k) with the k largest of each row of scores (M, N), largest first, and places (M, k) int64 with where they are.
 

@@ -103,3 +103,11 @@ def test_when_the_largest_are_looked_for_then_equal_ones_come_in_order_and_what_
     kernels.find_largest(scores, best, places)
     assert best.tolist() == [[0.5, -np.inf, -np.inf]]
     assert places.tolist() == [[95, 0, 0]]
+
+
+def test_when_there_is_nowhere_to_keep_what_was_compiled_then_it_is_compiled_all_the_same():
+    namespace = {}
+    exec("def double(values):\n    for i in range(len(values)):\n        values[i] *= 2\n", namespace)
+    values = np.arange(3, dtype=np.float32)
+    kernels.compiled(namespace["double"])(values)  # it has no file to be kept beside
+    assert values.tolist() == [0, 2, 4]

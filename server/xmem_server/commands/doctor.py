@@ -24,6 +24,7 @@ SUMMARY = "Look at this machine and say what is missing and how to get it."
 _PACKAGES = (
     "torch",
     "numpy",
+    "numba",
     "safetensors",
     "pyzmq",
     "msgpack",
