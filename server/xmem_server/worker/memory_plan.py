@@ -50,8 +50,8 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(317 * 1024**2, 12.8, 182.3, 41.4, 0.0, 5.4, 6.4),
-    "xmem": NetworkCosts(650 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
+    "compact": NetworkCosts(500 * 1024**2, 12.8, 240.0, 10.0, 0.0, 5.4, 5.0),
+    "xmem": NetworkCosts(1600 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
 
