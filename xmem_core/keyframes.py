@@ -14,7 +14,7 @@ import functools
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from xmem_core.confidence import PRESENT_ABOVE
 from xmem_core.errors import CoreError
 
 _KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
+_BLOCK = 4  # positions to a side that a first look takes together: 1/256 of the work
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,52 @@ class LostObject:
 
 @dataclass(frozen=True)
 class Composite:
-    """Mask-weighted features of one frame, as memory and as query, both (2*CK + 1, h*w)."""
+    """Mask-weighted features of one frame, as memory and as query, both (2*CK + 1, h*w); ``size`` is (h, w)."""
 
     as_memory: Tensor
     as_query: Tensor
+    size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
         return self.as_memory.nbytes + self.as_query.nbytes
+
+    @functools.cached_property
+    def coarse(self) -> Composite:
+        """The sums of its features over blocks of positions."""
+        rows, columns = (-(-side // _BLOCK) for side in self.size)
+        return Composite(self._add_up(self.as_memory), self._add_up(self.as_query), (rows, columns))
+
+    def _add_up(self, features: Tensor) -> Tensor:
+        maps = features.unflatten(1, self.size)[None]  # (1, F, h, w)
+        return F.avg_pool2d(maps, _BLOCK, ceil_mode=True, divisor_override=1)[0].flatten(1)
+
+
+@dataclass
+class _Contender:
+    """What is known of a frame that may be picked: its smallest dissimilarity so far, and to which frame.
+
+    ``least`` is by chosen frame what the dissimilarity to it cannot be below; infinite once it was compared with that one.
+    """
+
+    score: float = math.inf
+    nearest: int = 0
+    least: dict[int, float] = field(default_factory=dict)
+
+    def find_next(self, frame: int, composite: Composite, chosen: Mapping[int, Composite]) -> int | None:
+        """Give the chosen frame to compare with now, nearest in time first; None when no other one could be nearer."""
+        if self.score < math.inf:
+            for other in chosen.keys() - self.least.keys():
+                self.least[other] = bound_dissimilarity(chosen[other], composite)
+        pending = [other for other in chosen if self.least.get(other, 0.0) < self.score]
+        return min(pending, key=lambda other: (abs(other - frame), other), default=None)
+
+    def learn(self, reference: int, score: float) -> None:
+        """Take the dissimilarity to a chosen frame."""
+        self.least[reference] = math.inf
+        if score < self.score:
+            self.score, self.nearest = score, reference
 
 
 def suggest_keyframes(
@@ -108,8 +146,8 @@ def suggest_keyframes(
     frame, one whose mask is too small, one equal to a chosen frame, or the same twice.
 
     Exact, and lazy: what is known of a frame bounds its smallest dissimilarity from above, so only the frame with the largest
-    bound is compared further, with the chosen frame nearest in time first; one that has been compared with all of them and is
-    still on top has the largest of all.
+    bound is compared further, with the chosen frame nearest in time first and with none that a coarse look rules out; one
+    that is still on top when there is none left has the largest of all.
     """
     if not annotated:
         raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
@@ -123,26 +161,21 @@ def suggest_keyframes(
 
     chosen = {frame: compose(frame) for frame in annotated}
     compose = functools.lru_cache(max(1, _KEPT_BYTES // chosen[annotated[0]].nbytes))(compose)
-    compared: dict[int, set[int]] = {f: set() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
-    nearest: dict[int, int] = {}
-    bounds = [(-math.inf, frame) for frame in sorted(compared)]  # a heap: largest bound first, the earliest of equals
+    contenders = {f: _Contender() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
+    bounds = [(-math.inf, frame) for frame in sorted(contenders)]  # a heap: largest bound first, the earliest of equals
     picked: list[Candidate] = []
     while bounds and len(picked) < rule.count:
         negative, frame = heapq.heappop(bounds)
-        pending = chosen.keys() - compared[frame]
-        composite = compose(frame)
-        if not pending or negative == 0:
-            if negative == 0:
-                break
-            picked.append(Candidate(frame, -negative, nearest[frame]))
+        if negative == 0:
+            break
+        contender, composite = contenders[frame], compose(frame)
+        reference = contender.find_next(frame, composite, chosen)
+        if reference is None:
+            picked.append(Candidate(frame, contender.score, contender.nearest))
             chosen[frame] = composite
             continue
-        reference = min(pending, key=lambda other: (abs(other - frame), other))
-        compared[frame].add(reference)
-        score = dissimilarity(chosen[reference], composite)
-        if -score > negative:
-            negative, nearest[frame] = -score, reference
-        heapq.heappush(bounds, (negative, frame))
+        contender.learn(reference, dissimilarity(chosen[reference], composite))
+        heapq.heappush(bounds, (-contender.score, frame))
     return picked
 
 
@@ -181,7 +214,8 @@ def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
     torch.mul(factors, weighted, out=doubled)
     torch.sum(doubled * weighted, 0, keepdim=True, out=as_query[-1:])
     doubled.mul_(-2)
-    return Composite(as_memory, as_query)
+    height, width = keys.key.shape[1:]
+    return Composite(as_memory, as_query, (height, width))
 
 
 def dissimilarity(reference: Composite, candidate: Composite) -> float:
@@ -197,6 +231,17 @@ def dissimilarity(reference: Composite, candidate: Composite) -> float:
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
         total += float(there.sub_(back).relu_().sum())
     return total / (rows * columns)
+
+
+def bound_dissimilarity(reference: Composite, candidate: Composite) -> float:
+    """Give what D of a candidate as seen from a reference cannot be below, up to rounding: a first look at a fraction of the work.
+
+    The sum of relu over a block of pairs is at least the relu of their sum, and that is the product of the blocks' sums.
+    """
+    rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
+    coarse_rows, coarse_columns = reference.coarse.as_memory.shape[1], candidate.coarse.as_query.shape[1]
+    mean = dissimilarity(reference.coarse, candidate.coarse)
+    return mean * (coarse_rows * coarse_columns) / (rows * columns)
 
 
 # An area this many times larger or smaller than the frames around it is a jump: twice is a glitch, not a movement.
