@@ -162,13 +162,14 @@ def suggest_keyframes(
     chosen = {frame: compose(frame) for frame in annotated}
     compose = functools.lru_cache(max(1, _KEPT_BYTES // chosen[annotated[0]].nbytes))(compose)
     contenders = {f: _Contender() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
-    bounds = [(-math.inf, frame) for frame in sorted(contenders)]  # a heap: largest bound first, the earliest of equals
+    bounds = [(-math.inf, frame) for frame in contenders]  # a heap: largest bound first, the earliest of equals
     picked: list[Candidate] = []
     while bounds and len(picked) < rule.count:
-        negative, frame = heapq.heappop(bounds)
-        if negative == 0:
+        _, frame = heapq.heappop(bounds)
+        contender = contenders[frame]
+        if contender.score == 0:
             break
-        contender, composite = contenders[frame], compose(frame)
+        composite = compose(frame)
         reference = contender.find_next(frame, composite, chosen)
         if reference is None:
             picked.append(Candidate(frame, contender.score, contender.nearest))
@@ -219,7 +220,24 @@ def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
 
 
 def dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame. Computed in blocks of rows."""
+    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame."""
+    return _add_differences(reference, candidate) / _count_pairs(reference, candidate)
+
+
+def bound_dissimilarity(reference: Composite, candidate: Composite) -> float:
+    """Give what D of a candidate as seen from a reference cannot be below, up to rounding: a first look at a fraction of the work.
+
+    The sum of relu over a block of pairs is at least the relu of their sum, and that is the product of the blocks' sums.
+    """
+    return _add_differences(reference.coarse, candidate.coarse) / _count_pairs(reference, candidate)
+
+
+def _count_pairs(reference: Composite, candidate: Composite) -> int:
+    return reference.as_memory.shape[1] * candidate.as_query.shape[1]
+
+
+def _add_differences(reference: Composite, candidate: Composite) -> float:
+    """Give the sum over all pairs of positions of ``relu(S(a, b)[i, j] - S(b, a)[i, j])``, computed in blocks of rows."""
     rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
     step = max(1, BLOCK_VALUES // columns)
     total = 0.0
@@ -230,18 +248,7 @@ def dissimilarity(reference: Composite, candidate: Composite) -> float:
         back = candidate.as_memory[:, here].T @ reference.as_query
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
         total += float(there.sub_(back).relu_().sum())
-    return total / (rows * columns)
-
-
-def bound_dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give what D of a candidate as seen from a reference cannot be below, up to rounding: a first look at a fraction of the work.
-
-    The sum of relu over a block of pairs is at least the relu of their sum, and that is the product of the blocks' sums.
-    """
-    rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
-    coarse_rows, coarse_columns = reference.coarse.as_memory.shape[1], candidate.coarse.as_query.shape[1]
-    mean = dissimilarity(reference.coarse, candidate.coarse)
-    return mean * (coarse_rows * coarse_columns) / (rows * columns)
+    return total
 
 
 # An area this many times larger or smaller than the frames around it is a jump: twice is a glitch, not a movement.

@@ -196,18 +196,17 @@ def measure_overlap(decoder: Decoder, one: EngineMatte, other: EngineMatte) -> f
 
 
 def measure_ours(options: argparse.Namespace, shot: SpeedShot) -> Figures:
-    """Give the seconds of a first round, of an exact second, of the first frames around a playhead, and of a suggestion."""
+    """Give the seconds of a first round, of a suggestion after it, of an exact second round, and of the first frames around a playhead."""
     engine = EngineProcess("compact", options.device)
     engine.start()
     keyed, middle = shot.spread(options.keys), 1001 + len(shot.plates) // 2
     (options.work / "stored").mkdir(exist_ok=True)
-    first = time_plan(engine, fetch_propagation(shot, options.work, "first", keyed))
+    plan = fetch_propagation(shot, options.work, "first", keyed)
+    first = time_plan(engine, plan)
     before = keep_mattes(first, options.work / "stored")
+    suggestion = time_plan(engine, fetch_suggestion(plan, "suggest", before, options.count)) if options.count else None
     elsewhere = tuple(sorted({*keyed, middle - len(shot.plates) // 5}))
-    plan = fetch_propagation(shot, options.work, "second", elsewhere)
-    second = time_plan(engine, plan)
-    mattes = keep_mattes(second, options.work / "stored")
-    suggestion = time_plan(engine, fetch_suggestion(plan, "suggest", mattes, options.count)) if options.count else None
+    second = time_plan(engine, fetch_propagation(shot, options.work, "second", elsewhere))
     corrected = fetch_propagation(shot, options.work, "playhead", tuple(sorted({*keyed, middle})), (middle,), before)
     looked = time_plan(engine, corrected)
     peak = fetch_peak(engine.pid())

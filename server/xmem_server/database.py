@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xmem_protocol import INTERNAL, InputError, ServerError
-from xmem_server.files import full_storage
+from xmem_server.storage import full_storage
 
 SCHEMA_VERSION = 2
 _LOCK_SECONDS = 3.0  # a server that is just stopping lets go within this

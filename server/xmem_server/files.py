@@ -6,23 +6,19 @@ renamed; a reader sees the whole file or none. Nothing is allocated before the s
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import re
 import shutil
-import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from xmem_protocol import (
     CHUNK_BYTES,
-    INTERNAL,
     MAX_FILE_BYTES,
     MAX_WANTED_CHUNKS,
     NOT_FOUND,
@@ -30,12 +26,11 @@ from xmem_protocol import (
     InputError,
     ServerError,
 )
+from xmem_server.adoption import open_adopted
+from xmem_server.storage import full_storage, low_storage, storage_errors, sync_file, sync_folder
 
-_MIB = 1024 * 1024
 _COPY_BYTES = 4 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # EFBIG: past a file-size limit set on the process
-_PROTECTED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _LOCKS = 64
 _UPLOAD_KEPT_SECONDS = 7 * 24 * 3600  # of an upload that was begun and left
 _ASKED_SECONDS = (
@@ -52,59 +47,10 @@ class StorageLimits:
     reserve_bytes: int = 256 * 1024 * 1024  # the journal and other programs still work when uploads are refused
 
 
-@contextlib.contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or a write-protected disk below this folder into a ServerError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _PROTECTED:
-            raise ServerError(
-                INTERNAL,
-                f"{folder} cannot be written ({error.strerror}); nothing was stored. Make it writable, then send it again.",
-            ) from error
-        if error.errno not in _NO_SPACE:
-            raise
-        raise full_storage(folder) from error
-
-
-def full_storage(folder: Path) -> ServerError:
-    """Give the error for a disk without space for this folder."""
-    return ServerError(
-        STORAGE_FULL, f"The disk of {folder} is full; nothing was stored. Free space there, then send it again."
-    )
-
-
-def _low_storage(folder: Path, free: int, reserve: int) -> ServerError:
-    """Give the error for a disk that would have less than the reserve left."""
-    return ServerError(
-        STORAGE_FULL,
-        f"Only {free // _MIB} MiB are free on the disk of {folder} and {reserve // _MIB} MiB are kept free; "
-        "free some space, then send it again.",
-    )
-
-
 def check_sha256(sha256: str) -> None:
     """Raise InputError when this is not a SHA-256 in lower-case hexadecimal: it becomes part of a path."""
     if not _SHA256.fullmatch(sha256):
         raise InputError(f"A file is named by its SHA-256, 64 lower-case hexadecimal digits; got {sha256[:80]!r}.")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside this folder survive a power cut."""
-    if os.name == "nt":  # folders cannot be opened there; NTFS journals renames
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_file(file: BinaryIO) -> None:
-    """Flush a file to disk."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 class FileStore:
@@ -245,7 +191,7 @@ class FileStore:
         Raises InputError when it is not below a root, not an ordinary file, or not the file announced.
         """
         check_sha256(sha256)
-        with _open_adopted(path, roots) as source:
+        with open_adopted(path, roots) as source:
             if self.renew_file(sha256):
                 return
             found = os.fstat(source.fileno()).st_size
@@ -354,7 +300,7 @@ class FileStore:
     def _check_space(self, nbytes: int) -> None:
         free, reserve = shutil.disk_usage(self._folder).free, self._limits.reserve_bytes
         if nbytes > free - reserve:
-            raise _low_storage(self._folder, free, reserve) if reserve else full_storage(self._folder)
+            raise low_storage(self._folder, free, reserve) if reserve else full_storage(self._folder)
         quota = self._limits.quota_bytes
         taken = self._stored_bytes + sum(fetch_size(part) for part in self._uploads.glob("*.part"))
         if quota and taken + nbytes > quota:
@@ -431,37 +377,6 @@ def _allocate(file: BinaryIO, nbytes: int) -> None:
         os.posix_fallocate(file.fileno(), 0, nbytes)
     else:
         file.truncate(nbytes)
-
-
-def _open_adopted(path: Path, roots: Sequence[Path]) -> BinaryIO:
-    """Open first, then judge what was opened: a link swapped in between cannot lead outside the roots."""
-    if not path.is_absolute() or "\0" in str(path):
-        raise InputError(f"{str(path)[:200]!r} is not an absolute path.")
-    try:
-        # Not blocking: opening a pipe for reading would wait for a writer. getattr: Windows has no such flag.
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read by the server: {error.strerror}.") from error
-    try:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InputError(f"{path} is not an ordinary file.")
-        if not any(_opened_path(file, path).is_relative_to(root.resolve()) for root in roots):
-            raise InputError(f"{path} is not below a folder this server may read. Upload the file instead.")
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _opened_path(file: BinaryIO, path: Path) -> Path:
-    """Give where the opened file really is, links followed."""
-    known = Path(f"/proc/self/fd/{file.fileno()}")
-    if known.exists():
-        return known.resolve()
-    real = path.resolve()
-    if not os.path.samestat(real.stat(), os.fstat(file.fileno())):
-        raise InputError(f"{path} changed while it was opened. Send it again.")
-    return real
 
 
 def _unknown_file(sha256: str) -> ServerError:

@@ -34,7 +34,6 @@ from xmem_protocol import (
 )
 from xmem_server.engines import IDLE, STOPPED, Engine, EngineStopped
 from xmem_server.fair_share import SLICE_SECONDS, Claim, FairShare
-from xmem_server.files import sync_folder
 from xmem_server.job_files import complete_plan, find_scratch_file, store_matte
 from xmem_server.job_table import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobRecord, SnapshotRecord
 from xmem_server.plans import (
@@ -50,6 +49,7 @@ from xmem_server.plans import (
     EngineSnapshot,
     EngineSuggestions,
 )
+from xmem_server.storage import sync_folder
 from xmem_server.store import Store
 
 SNAPSHOTS_KEPT = 2  # the newest may be of the moment the disk filled up

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import OpenEXR
 
 from xmem_protocol import InputError
-from xmem_server.files import storage_errors, sync_file, sync_folder
 from xmem_server.headers import EXR_FLOAT, EXR_HALF, PNG16, Alpha, Header, WrittenFile
+from xmem_server.storage import storage_errors, sync_file, sync_folder
 
 _SAMPLES = {EXR_HALF: np.float16, EXR_FLOAT: np.float32}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from xmem_protocol import InputError
 from xmem_server.database import Database
-from xmem_server.files import FileStore, StorageLimits, fetch_size, storage_errors
+from xmem_server.files import FileStore, StorageLimits, fetch_size
 from xmem_server.job_table import JobTable
 from xmem_server.session_table import SessionTable
+from xmem_server.storage import storage_errors
 
 _UNUSED_KEPT_SECONDS = 24 * 3600.0  # a client that has just sent a file says within a day what it is
 _RESERVE_BYTES = 4 * 1024 * 1024  # a few thousand journal entries: enough to write down why a job stopped

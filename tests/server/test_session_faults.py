@@ -34,7 +34,7 @@ from xmem_protocol import (
     ServerError,
     UndoKeys,
 )
-from xmem_server.files import full_storage
+from xmem_server.storage import full_storage
 
 FRAMES = list(range(1001, 1009))
 

@@ -23,8 +23,8 @@ from xmem_core.snapshot import restore_snapshot, take_snapshot
 from xmem_core.weights import LoadedModel
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
-from xmem_server.files import sync_file, sync_folder
 from xmem_server.plans import EngineDone, EngineFrameFailed, EngineSnapshot, KeySource, PropagationPlan
+from xmem_server.storage import sync_file, sync_folder
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureCache
