@@ -93,7 +93,7 @@ def start(house, key, *, batch=False, **settings):
 
 @pytest.fixture
 def shared(tmp_path, decoder):
-    with House(tmp_path, decoder, {"frame_seconds": 0.02, "resumes": True}) as house:
+    with House(tmp_path, decoder, {"frame_seconds": 0.06, "resumes": True}) as house:
         ready(house, ALICE)
         ready(house, BOB)
         yield house
@@ -151,7 +151,7 @@ def test_when_a_paused_job_is_cancelled_or_asked_for_again_then_it_ends_or_goes_
 
 def test_when_the_server_restarts_while_a_job_is_paused_then_nothing_of_it_is_lost(tmp_path, decoder, monkeypatch):
     monkeypatch.setattr("xmem_server.fair_share.SLICE_SECONDS", 0.05)
-    script = {"frame_seconds": 0.02, "resumes": True}
+    script = {"frame_seconds": 0.06, "resumes": True}
     with House(tmp_path, decoder, script) as house:
         ready(house, ALICE)
         ready(house, BOB)
