@@ -109,12 +109,16 @@ class _Sweeper:
         self._upload_seconds = upload_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep")
+
+    def start(self) -> None:
+        """Begin; ``stop`` ends it, whether this came to its end or not."""
         self._thread.start()
 
     def stop(self) -> None:
         """Finish the present sweep."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(_SWEEP_SECONDS):
@@ -166,7 +170,9 @@ def start_server(settings: ServeSettings, engine: Engine, known: EngineReady | N
         stack.callback(remove_connection, settings.connection_file)
         _LOG.info("serving control=%s bulk=%s state=%s", endpoints.control, endpoints.bulk, store.folder)
         threads = (is_judge_alive, control.is_alive, bulk.is_alive, control_desk.is_alive)
-        stack.callback(_Sweeper(store, settings.limits.upload_seconds).stop)
+        sweeper = _Sweeper(store, settings.limits.upload_seconds)
+        stack.callback(sweeper.stop)  # before it starts: who stops the server may do so at any moment
+        sweeper.start()
         yield Server(endpoints, keys, ready, threads)
 
 
@@ -256,8 +262,8 @@ def open_context(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack.callback(context.term)
     authenticator = zmq.auth.thread.ThreadAuthenticator(context, log=logging.getLogger(f"{__name__}.zap"))
+    stack.callback(authenticator.stop)  # before it starts, as with the sweeper
     authenticator.start()
-    stack.callback(authenticator.stop)
     authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=_Judge(clients))
     return context, authenticator.is_alive
 

@@ -338,6 +338,38 @@ def test_when_the_server_stops_then_its_connection_file_is_gone_and_its_keys_are
     assert (before.server_key, before.public_key) == (after.server_key, after.public_key)
 
 
+def test_when_the_server_is_stopped_while_any_of_its_threads_starts_then_no_thread_holds_the_process(
+    tmp_path, monkeypatch
+):
+    real = threading.Thread.start
+    before = set(threading.enumerate())
+    stopped_at = []
+    for place in range(100):
+        begun = []
+
+        def start(thread, place=place, begun=begun):
+            real(thread)
+            begun.append(thread.name)
+            if len(begun) == place + 1:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as fault:
+            fault.setattr(threading.Thread, "start", start)
+            try:
+                with start_server(settings_of(tmp_path), scripted(tmp_path / "engine")):
+                    pass
+            except KeyboardInterrupt:
+                stopped_at.append(begun[-1])
+        if len(begun) <= place:  # it came up before so many threads were begun
+            break
+        for thread in set(threading.enumerate()) - before:
+            if not thread.daemon:
+                thread.join(5)
+                assert not thread.is_alive(), f"{thread.name} goes on; stopped at {stopped_at[-1]}"
+    assert "sweep" in stopped_at
+    assert len(stopped_at) > 3
+
+
 def test_when_a_session_was_stored_then_the_next_server_has_it(tmp_path):
     with serving(tmp_path) as settings, client_of(settings) as client:
         make_ready(client, tmp_path)
