@@ -69,44 +69,30 @@ def top_k_affinity(
     """Give the affinity of each query to its k most similar memory rows (fewer when memory has fewer).
 
     query (M, F) and the parts of memory (N, F) are prepared features; rows are counted through all parts. ``given`` has for each
-    part (N,) bool, to leave rows out, or None. Computed in blocks of rows, ``block_values`` similarities at once, with a
-    running best k, which is exact.
+    part (N,) bool, to leave rows out, or None. Computed for some queries after others, ``block_values`` similarities at once: what
+    was computed is looked through while it is near the processor.
     """
-    block = max(k, block_values // max(1, query.shape[0]))
     rows = sum(part.shape[0] for part in memory)
-    parts = list(zip(memory, given or [None] * len(memory), strict=True))
-    values: Tensor | None = None
-    indices: Tensor | None = None
-    for start in range(0, rows, block):
-        stop = min(rows, start + block)
-        best, places = find_best(_score(query, parts, start, stop), min(k, stop - start))
-        places = places + start
-        if values is not None and indices is not None:
-            best, chosen = torch.cat([values, best], 1).topk(min(k, values.shape[1] + best.shape[1]), 1)
-            places = torch.cat([indices, places], 1).gather(1, chosen)
-        values, indices = best, places
-    if values is None or indices is None:
+    if not rows:
         raise ValueError("The memory is empty: annotate a frame before reading.")
+    parts = [
+        (part, exists) for part, exists in zip(memory, given or [None] * len(memory), strict=True) if part.shape[0]
+    ]
+    at_once = max(1, block_values // rows)
+    found = [find_best(_score(some, parts, rows), min(k, rows)) for some in query.split(at_once)]
+    values, indices = found[0] if len(found) == 1 else (torch.cat(each) for each in zip(*found, strict=True))
     return Affinity(indices, torch.softmax(values, 1))
 
 
-def _score(query: Tensor, parts: Sequence[tuple[Tensor, Tensor | None]], start: int, stop: int) -> Tensor:
-    """Give the similarities (M, stop - start) of a range of rows, counted through all parts; -inf where a row is not given."""
-    found: list[tuple[Tensor, Tensor | None]] = []
-    before = 0
-    for part, exists in parts:
-        inside = slice(max(0, start - before), max(0, stop - before))
-        if part[inside].shape[0]:
-            found.append((part[inside], None if exists is None else exists[inside]))
-        before += part.shape[0]
-    sizes = [part.shape[0] for part, _ in found]
-    if len(found) == 1:  # as training has it: a product written into memory at hand has no gradient
-        scores = similarity(query, found[0][0])
+def _score(query: Tensor, parts: Sequence[tuple[Tensor, Tensor | None]], rows: int) -> Tensor:
+    """Give the similarities (M, rows) of queries to the rows of all parts, one after another; -inf where a row is not given."""
+    if len(parts) == 1:  # as training has it: a product written into memory at hand has no gradient
+        scores = similarity(query, parts[0][0])
     else:
-        scores = query.new_empty(query.shape[0], stop - start)
-        for columns, (part, _) in zip(scores.split(sizes, 1), found, strict=True):
+        scores = query.new_empty(query.shape[0], rows)
+    for columns, (part, exists) in zip(scores.split([part.shape[0] for part, _ in parts], 1), parts, strict=True):
+        if len(parts) > 1:
             torch.mm(query, part.T, out=columns)
-    for columns, (_, exists) in zip(scores.split(sizes, 1), found, strict=True):
         if exists is not None:
             columns.masked_fill_(~exists, -torch.inf)
     return scores

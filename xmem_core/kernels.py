@@ -22,7 +22,7 @@ config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
 
 TILE = 4  # outputs of a tile to a side; its inputs are two more
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
-ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 2, 4, 5, 8))
+ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
 LEAST = np.float32(-np.inf)
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
 _inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
@@ -142,6 +142,79 @@ def _bring_line(products: Floats, start: int, bias: Floats, picture: Floats) -> 
 
 
 @compiled
+def widen(maps: Floats, wide: Floats) -> None:
+    """Fill wide (C, h, W) with maps (C, h, w), bilinear along their lines: the outer edges of both lie on each other."""
+    for line in prange(maps.shape[0] * maps.shape[1]):
+        part, row = line // maps.shape[1], line % maps.shape[1]
+        _widen_line(maps[part, row], wide[part, row])
+
+
+@_inlined
+def _widen_line(line: Floats, wide: Floats) -> None:
+    step, last = np.float32(len(line) / len(wide)), np.float32(len(line) - 1)
+    for x in range(len(wide)):
+        spot = max(ZERO, (np.float32(x) + HALF) * step - HALF)
+        left = np.floor(spot)
+        before, after = line[np.int32(left)], line[np.int32(min(left + ONE, last))]
+        wide[x] = before + (spot - left) * (after - before)
+
+
+@compiled
+def carry_pictures(pictures: Floats, motion: Floats, carried: Floats) -> None:
+    """Fill carried (n, H, W) with pictures (n, H, W) where motion (3, h, W) takes them; the last one is trust, and multiplied by the motion's.
+
+    Motion has dx and dy, in pixels, and trust; it has fewer lines than the pictures and is brought to their height, bilinear. So are
+    pictures between their pixels, and 0 outside.
+    """
+    for line in prange(pictures.shape[1]):
+        _carry_line(pictures, motion, carried, line)
+
+
+@_inlined
+def _carry_line(pictures: Floats, motion: Floats, carried: Floats, line: int) -> None:
+    count, height, width = pictures.shape
+    corners, weights = (
+        np.empty((4, width), np.uint32),
+        np.empty((4, width), np.float32),
+    )  # unsigned: no index counts from the end
+    trust = np.empty(width, np.float32)
+    own_y, last_x, last_y = np.float32(line), np.float32(width - 1), np.float32(height - 1)
+    spot = max(ZERO, (own_y + HALF) * np.float32(motion.shape[1] / height) - HALF)
+    upper = int(spot)
+    share, lower = spot - np.float32(upper), min(upper + 1, motion.shape[1] - 1)
+    for x in range(width):
+        dx = motion[0, upper, x] + share * (motion[0, lower, x] - motion[0, upper, x])
+        dy = motion[1, upper, x] + share * (motion[1, lower, x] - motion[1, upper, x])
+        trust[x] = motion[2, upper, x] + share * (motion[2, lower, x] - motion[2, upper, x])
+        there_x = min(max(np.float32(x) + dx, -TWO), last_x + TWO)
+        there_y = min(max(own_y + dy, -TWO), last_y + TWO)
+        left, top = np.floor(there_x), np.floor(there_y)
+        right, low = left + ONE, top + ONE
+        to_left = right - there_x if left >= ZERO else ZERO
+        to_left = to_left if left <= last_x else ZERO
+        to_right = there_x - left if right >= ZERO else ZERO
+        to_right = to_right if right <= last_x else ZERO
+        to_top = low - there_y if top >= ZERO else ZERO
+        to_top = to_top if top <= last_y else ZERO
+        to_low = there_y - top if low >= ZERO else ZERO
+        to_low = to_low if low <= last_y else ZERO
+        weights[0, x], weights[1, x] = to_top * to_left, to_top * to_right
+        weights[2, x], weights[3, x] = to_low * to_left, to_low * to_right
+        x0, x1 = np.int32(min(max(left, ZERO), last_x)), np.int32(min(max(right, ZERO), last_x))
+        y0, y1 = np.int32(min(max(top, ZERO), last_y)), np.int32(min(max(low, ZERO), last_y))
+        corners[0, x], corners[1, x] = y0 * width + x0, y0 * width + x1
+        corners[2, x], corners[3, x] = y1 * width + x0, y1 * width + x1
+    for each in range(count):
+        flat = pictures[each].reshape(-1)
+        for x in range(width):
+            above = weights[0, x] * flat[corners[0, x]] + weights[1, x] * flat[corners[1, x]]
+            below = weights[2, x] * flat[corners[2, x]] + weights[3, x] * flat[corners[3, x]]
+            carried[each, line, x] = above + below
+    for x in range(width):
+        carried[count - 1, line, x] *= trust[x]
+
+
+@compiled
 def find_largest(scores: Floats, best: Floats, places: Places) -> None:
     """Fill best (M, k) with the k largest of each row of scores (M, N), largest first, and places (M, k) int64 with where they are.
 
@@ -195,4 +268,6 @@ def compile_all() -> None:
     maps, tiles = np.zeros((1, 4, 4, 8), np.float32), np.zeros((36, 1, 8), np.float32)
     lay_tiles(maps, tiles, 0, LEAST)
     bring_tiles(tiles, maps[0, 0, 0], maps, maps, 0)
+    widen(maps[0], maps[0])
+    carry_pictures(maps[0], maps[0, :3], maps[0])
     find_largest(np.zeros((1, GROUP), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64))

@@ -7,7 +7,6 @@ frame carried *from* (dx, dy, in pixels of the working size), and how far that i
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BANDS = 8  # at most
+from xmem_core import kernels
+
 CARRIED_FRAMES = 32  # from a key backwards, at most: the flow's errors add up, and memory stays bounded
 PRIOR_RANGE = (0.02, 0.98)  # of what a mask that is no more than a hint may say: its log-odds stay within about 3.9
 
@@ -42,12 +42,30 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
     What comes from outside the picture is 0, its trust too. Trust is multiplied by the motion's own; one that is the same for
     all objects need be given once.
     """
-    height, width = masks.shape[-2:]
+    pictures = torch.cat([masks, trust], 1).float()
+    can_compile = pictures.device.type == "cpu" and not torch.is_grad_enabled() and trust.shape[1] == 1
+    moved = _carry_compiled(pictures, motion.float()) if can_compile else _carry(pictures, motion, masks.shape[1])
+    return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :]
+
+
+def _carry_compiled(pictures: Tensor, motion: Tensor) -> Tensor:
+    """Give pictures (B, n, H, W), the last of which is trust, as `carry` does."""
+    wide = motion.new_empty(*motion.shape[1:3], pictures.shape[3])  # (3, h, W)
+    moved = torch.empty_like(pictures, memory_format=torch.contiguous_format)
+    for each, its_motion, result in zip(pictures.contiguous(), motion.contiguous(), moved, strict=True):
+        kernels.widen(its_motion.numpy(), wide.numpy())
+        kernels.carry_pictures(each.numpy(), wide.numpy(), result.numpy())
+    return moved
+
+
+def _carry(pictures: Tensor, motion: Tensor, masks: int) -> Tensor:
+    """Give pictures (B, n, H, W), after so many masks their trust, as `carry` does, on any device and with gradients."""
+    height, width = pictures.shape[-2:]
     centres, scale = _grid(height, width, motion.device)
     full = F.interpolate(motion.float() * scale, size=(height, width), mode="bilinear", align_corners=False)
     grid = full[:, :2].permute(0, 2, 3, 1) + centres  # (B, H, W, 2)
-    moved = _sample(torch.cat([masks, trust], 1).float(), grid)
-    return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :] * full[:, 2:]
+    moved = F.grid_sample(pictures, grid, mode="bilinear", align_corners=False)
+    return torch.cat([moved[:, :masks], moved[:, masks:] * full[:, 2:]], 1)
 
 
 def weigh(masks: Tensor, trust: Tensor) -> Tensor:
@@ -64,16 +82,3 @@ def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor
         centres = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], 2)
         scale = torch.tensor([2 / width, 2 / height, 1], device=device)  # a picture is 2 wide and high in a grid
         return centres, scale[:, None, None]
-
-
-def _sample(maps: Tensor, grid: Tensor) -> Tensor:
-    """Give maps (B, C, H, W) bilinear at the places of grid (B, H, W, 2).
-
-    On a CPU pictures of a batch are sampled side by side, but one of them by one thread: so it is given as bands of rows.
-    """
-    height = grid.shape[1]
-    count = math.gcd(height, _BANDS)
-    bands = grid.unflatten(1, (count, height // count)).flatten(0, 1)  # (B*count, H/count, W, 2)
-    sources = maps[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)  # (B*count, C, H, W)
-    moved = F.grid_sample(sources, bands, mode="bilinear", align_corners=False)
-    return moved.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)  # (B, C, H, W)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.plot import draw_ratios
-from xmem_server.engines import ALLOCATOR, child_environment
+from xmem_server.engines import ENVIRONMENT, child_environment
 
 Figures = dict[str, Any]
 RATIOS = ("first_propagation", "second_propagation_exact", "first_corrected_frame", "suggestion")
@@ -46,7 +46,7 @@ QUICK = SpeedSettings(10, (1,), 2, 2, ())
 
 def run_child(module: str, arguments: list[str], *, is_engine: bool = False) -> Figures:
     """Give what a measuring process prints; as an engine it has the engine's environment."""
-    environment = {**child_environment(), **(ALLOCATOR if is_engine else {})}
+    environment = {**child_environment(), **(ENVIRONMENT if is_engine else {})}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])

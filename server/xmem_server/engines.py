@@ -28,13 +28,16 @@ from xmem_server.plans import EngineReady, EngineRefused, Pause, PropagationPlan
 START_SECONDS = 600.0  # importing torch and loading weights from a slow share
 _CLOSE_SECONDS = 5.0
 _STARTS_AGAIN = 2  # of an engine that is killed while it starts
-# For the engine alone: glibc gives each large tensor fresh pages, and having those mapped costs more than computing on them
+# For the engine alone. The allocator: glibc gives each large tensor fresh pages, and having those mapped costs more than computing on them
 # (encoding was three times faster without, docs/performance.md). What it keeps it gives back at each snapshot and at the end of each
 # job. One arena: a thread's own would keep pages of its own, and gives large tensors fresh ones again.
-ALLOCATOR = {
+# NumPy's OpenBLAS: after a product its second thread spins for a while, which took a fifth of the processor from the propagation;
+# large products are torch's.
+ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1024**3),
     "MALLOC_TRIM_THRESHOLD_": str(2 * 1024**3),
     "MALLOC_ARENA_MAX": "1",
+    "OPENBLAS_NUM_THREADS": "1",
 }
 STARTING, IDLE, STOPPED = "starting", "idle", "stopped"
 
@@ -247,7 +250,7 @@ class _Child:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**ALLOCATOR, **child_environment()},
+            env={**ENVIRONMENT, **child_environment()},
         )
         self.pid = self._process.pid
         self._threads = [

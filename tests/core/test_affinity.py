@@ -55,7 +55,7 @@ def test_when_memory_is_read_in_blocks_then_the_result_is_the_same():
     for seed in SEEDS:
         query, memory = random_problem(seed)
         whole = top_k_affinity(query, [memory], 7)
-        parts = top_k_affinity(query, [memory], 7, block_values=9 * 8)  # blocks of 8 rows
+        parts = top_k_affinity(query, [memory], 7, block_values=70 * 2)  # two queries at a time
         assert torch.equal(whole.indices, parts.indices)
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
 
@@ -109,12 +109,12 @@ def test_when_memory_comes_in_parts_then_reading_equals_reading_it_whole():
         assert torch.allclose(one, read(parts, values.split([20, 45, 5]), [20, 45, 5]), atol=1e-6)
 
 
-def test_when_blocks_reach_across_parts_then_the_affinity_is_that_of_the_whole_memory():
+def test_when_memory_in_parts_is_read_for_some_queries_at_a_time_then_the_affinity_is_that_of_the_whole():
     for seed in SEEDS:
         query, memory = random_problem(seed)
         given = torch.rand(memory.shape[0]) > 0.3
         whole = top_k_affinity(query, [memory], 7, [given])
         sizes = [20, 45, 5]
-        parts = top_k_affinity(query, memory.split(sizes), 7, given.split(sizes), block_values=9 * 13)
+        parts = top_k_affinity(query, memory.split(sizes), 7, given.split(sizes), block_values=70 * 4)
         assert torch.equal(whole.indices, parts.indices)
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)

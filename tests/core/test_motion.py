@@ -60,6 +60,21 @@ def test_when_a_motion_is_half_a_pixel_then_the_mask_is_the_mean_of_both():
     assert moved[0, 0, 5, 3:9].tolist() == pytest.approx([0, 0.5, 1, 1, 1, 0.5])
 
 
+def test_when_masks_are_carried_by_compiled_loops_then_they_and_their_trust_are_those_of_the_library():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        height, width = 16 + seed, 40 - seed
+        masks, trust = torch.rand(2, 3, height, width), torch.rand(2, 1, height, width)
+        motion = torch.randn(2, 3, 5 + seed % 4, 9) * 12
+        expected = carry(masks, trust, motion)  # gradients may be wanted: the library's
+        with torch.no_grad():
+            found = carry(masks, trust, motion)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=2e-4)
+        assert found[0].shape == masks.shape
+        assert found[1].shape == trust.shape
+
+
 def test_when_nothing_is_known_then_nothing_is_carried():
     carried = Shot(3, {}).carrier().fetch(1, (1, 2), torch.zeros(1, 3, SIZE, SIZE))
     assert carried.shape == (1, 2, SIZE, SIZE)

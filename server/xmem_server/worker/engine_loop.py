@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import torch
@@ -81,6 +82,7 @@ class EngineLoop:
             return
         log.info("preparing the network; the first time after installing this takes a quarter of a minute")
         place_network(model.network, device)
+        gc.freeze()  # what is loaded stays: looking through it for garbage again and again took 3 % of a propagation
         self._memory = fetch_memory(device, self._memory)
         self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder(DecodeLimits(niceness=NICENESS)) as decoder:
