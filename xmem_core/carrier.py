@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from xmem_core.motion import CARRIED_FRAMES, MotionSource, carry, weigh
 
 Annotation = Callable[[int], Mapping[int, Tensor]]  # the padded masks (H, W) by object id at a frame number
+Carried = tuple[
+    tuple[int, ...], Tensor, Tensor
+]  # object ids, their masks (n, H, W), the trust in all of them (1, H, W)
 _LEVELS = 255  # waiting masks are kept as bytes: they are a hint, and there are up to 32 frames of them
 
 
@@ -35,34 +38,37 @@ class Carrier:
 
         On the device and at the size of ``like``. What comes from the frame before and from the next key is added up.
         """
-        total = torch.zeros((1, len(object_ids), *like.shape[-2:]), device=like.device)
-        for source in (self._from_previous(position), self._from_next_key(position)):
-            for object_id, said in source.items():
+        total = torch.zeros((len(object_ids), *like.shape[-2:]), device=like.device)
+        for ids, masks, trust in (*self._from_previous(position), *self._from_next_key(position)):
+            said = weigh(masks, trust)
+            if ids == object_ids:
+                total += said
+                continue
+            for object_id, part in zip(ids, said, strict=True):
                 if object_id in object_ids:
-                    total[0, object_ids.index(object_id)] += said
-        return total
+                    total[object_ids.index(object_id)] += part
+        return total[None]
 
-    def _from_previous(self, position: int) -> dict[int, Tensor]:
+    def _from_previous(self, position: int) -> Iterator[Carried]:
         if not self.previous:
-            return {}
+            return
         motion = self._motion(self._frames[position - 1], self._frames[position])
         if motion is None:
-            return {}
+            return
         masks = torch.stack(list(self.previous.values()))[None]
         moved, trust = carry(masks, torch.ones_like(masks[:, :1]), motion.to_later.to(masks.device)[None])
-        return dict(zip(self.previous, weigh(moved, trust)[0], strict=True))
+        yield tuple(self.previous), moved[0], trust[0]
 
-    def _from_next_key(self, position: int) -> dict[int, Tensor]:
+    def _from_next_key(self, position: int) -> Iterator[Carried]:
         key = next((key for key in self._keys if key > position), None)
         if key is None or key - position > CARRIED_FRAMES:
-            return {}
+            return
         if key != self._swept:
             self._sweep(key, position)
-        if position not in self._waiting:
-            return {}
-        object_ids, levels = self._waiting.pop(position)
-        parts = levels / _LEVELS  # (n + 1, H, W): masks, then their trust
-        return dict(zip(object_ids, weigh(parts[None, :-1], parts[None, -1:])[0], strict=True))
+        if position in self._waiting:
+            object_ids, levels = self._waiting.pop(position)
+            parts = levels / _LEVELS  # (n + 1, H, W): masks, then their trust
+            yield object_ids, parts[:-1], parts[-1:]
 
     def _sweep(self, key: int, until: int) -> None:
         """Carry a key's masks back to position ``until``, and keep what each frame on the way gets."""
@@ -75,5 +81,6 @@ class Carrier:
             if motion is None:
                 return
             masks, trust = carry(masks, trust, motion.to_earlier.to(masks.device)[None])
-            levels = (torch.cat([masks, trust], 1)[0] * _LEVELS).round_().to(torch.uint8)
+            levels = torch.empty((len(given) + 1, *masks.shape[-2:]), dtype=torch.uint8, device=masks.device)
+            levels[:-1], levels[-1:] = (masks[0] * _LEVELS).round_(), (trust[0] * _LEVELS).round_()
             self._waiting[position] = (tuple(given), levels)

@@ -27,7 +27,7 @@ from xmem_core.images import (
 )
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
 from xmem_core.motion import MotionSource, no_motion
-from xmem_core.network import XMem, aggregate
+from xmem_core.network import XMem, aggregate_objects
 from xmem_core.rows import Rows, make_rows
 
 
@@ -161,7 +161,7 @@ class Engine:
         return found
 
     def _encode_annotation(self, encoded: FrameFeatures, masks: Mapping[int, Tensor]) -> Tensor:
-        soft = aggregate(torch.stack(list(masks.values())), 0)[1:]
+        soft = aggregate_objects(torch.stack(list(masks.values())))
         with self.computing():
             return _copy(self.encode_value(encoded, soft)[0])
 
@@ -310,7 +310,7 @@ class Propagation:
         if region is not None:
             predicted[:, region] = 0  # what the artist gave to one object is taken from all the others
         masks = [given.get(object_id, predicted[place]) for place, object_id in enumerate(object_ids)]
-        return aggregate(torch.stack(masks), 0)[1:]
+        return aggregate_objects(torch.stack(masks))
 
     def _predict(self, encoded: FrameFeatures, object_ids: tuple[int, ...], *, keep_hidden: bool) -> Tensor:
         """Give probabilities (N, H, W) by memory read and decoder, and update the sensory memory unless it is kept."""
@@ -326,7 +326,7 @@ class Propagation:
             for start in range(0, count, group)
         ]
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return aggregate(torch.sigmoid(logits), 0)[1:]
+        return aggregate_objects(torch.sigmoid(logits))
 
     def _decode(
         self,

@@ -24,6 +24,8 @@ TILE = 4  # outputs of a tile to a side; its inputs are two more
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
 ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
 LEAST = np.float32(-np.inf)
+LEAST_PROBABILITY = np.float32(1e-7)  # the published code's: 1 less that is the nearest float32
+PIXELS = 4096  # that one thread takes at a time: they stay near it
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
 _inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
 
@@ -215,6 +217,43 @@ def _carry_line(pictures: Floats, motion: Floats, carried: Floats, line: int) ->
 
 
 @compiled
+def normalise_odds(own: Floats, normalised: Floats) -> None:
+    """Fill normalised (N, P) with the probabilities of N objects at P pixels when they and a background share 1, from each object's own (N, P).
+
+    The background is what is left of all of them: the product of 1 - own. Clamped to LEAST_PROBABILITY and 1 less that.
+    """
+    for part in prange(-(-own.shape[1] // PIXELS)):
+        _normalise_part(own, normalised, part * PIXELS)
+
+
+@_inlined
+def _normalise_part(own: Floats, normalised: Floats, start: int) -> None:
+    stop = min(start + PIXELS, own.shape[1])
+    total = np.ones(stop - start, np.float32)
+    for each in range(own.shape[0]):
+        probabilities = own[each, start:stop]
+        for i in range(len(total)):
+            total[i] *= ONE - probabilities[i]
+    for i in range(len(total)):
+        total[i] = _odds(total[i])
+    for each in range(own.shape[0]):
+        probabilities, odds = own[each, start:stop], normalised[each, start:stop]
+        for i in range(len(total)):
+            odds[i] = _odds(probabilities[i])
+            total[i] += odds[i]
+    for each in range(own.shape[0]):
+        odds = normalised[each, start:stop]
+        for i in range(len(total)):
+            odds[i] /= total[i]
+
+
+@_inlined
+def _odds(probability: np.float32) -> np.float32:
+    clamped = min(max(probability, LEAST_PROBABILITY), ONE - LEAST_PROBABILITY)
+    return clamped / (ONE - clamped)
+
+
+@compiled
 def find_largest(scores: Floats, best: Floats, places: Places) -> None:
     """Fill best (M, k) with the k largest of each row of scores (M, N), largest first, and places (M, k) int64 with where they are.
 
@@ -270,4 +309,5 @@ def compile_all() -> None:
     bring_tiles(tiles, maps[0, 0, 0], maps, maps, 0)
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])
+    normalise_odds(maps[0, 0], maps[0, 0])
     find_largest(np.zeros((1, GROUP), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64))

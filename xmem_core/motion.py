@@ -69,8 +69,8 @@ def _carry(pictures: Tensor, motion: Tensor, masks: int) -> Tensor:
 
 
 def weigh(masks: Tensor, trust: Tensor) -> Tensor:
-    """Give what carried masks (B, N, H, W) say in log-odds, by their trust (B, N or 1, H, W); 0 where that is 0."""
-    return torch.logit(masks.clamp(*PRIOR_RANGE)).mul_(trust)
+    """Give what carried masks (..., N, H, W) say in log-odds, by their trust (..., N or 1, H, W); 0 where that is 0."""
+    return torch.logit(masks, PRIOR_RANGE[0]).mul_(trust)  # what is less than that, or nearer to 1, is that
 
 
 @functools.lru_cache(maxsize=2)

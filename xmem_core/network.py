@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmem_core import blocks
+from xmem_core import blocks, kernels
 from xmem_core.blocks import (
     BasicBlock,
     Bottleneck,
@@ -273,3 +273,13 @@ def aggregate(probabilities: Tensor, dim: int) -> Tensor:
     everything = torch.cat([background, probabilities], dim).float().clamp_(1e-7, 1 - 1e-7)
     odds = everything.div_(1 - everything)
     return odds.div_(odds.sum(dim, keepdim=True))  # the softmax of the log-odds, without a logarithm
+
+
+def aggregate_objects(own: Tensor) -> Tensor:
+    """Give the objects' part of `aggregate` over the first dimension: (N, H, W) float32 for each object's own probabilities (N, H, W)."""
+    if own.device.type != "cpu" or torch.is_grad_enabled():
+        return aggregate(own, 0)[1:]
+    together = own.float().contiguous()
+    normalised = torch.empty_like(together)
+    kernels.normalise_odds(together.flatten(1).numpy(), normalised.flatten(1).numpy())
+    return normalised
