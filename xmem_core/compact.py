@@ -27,7 +27,7 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
-from xmem_core.convolution import BlockConv, add_per_object, convolve_clipped
+from xmem_core.convolution import BlockConv, add_per_object
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 from xmem_core.motion import PRIOR_RANGE
 
@@ -65,14 +65,8 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels_out, h/stride, w/stride)."""
-        return F.conv2d(x, self._weight(), self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def clipped(self, x: Tensor) -> Tensor:
-        """Give ReLU6 of `forward`."""
-        return convolve_clipped(x, self, self._weight())
-
-    def _weight(self) -> Tensor:
-        return F.pad(self.weight, (self.more, 0, self.more, 0)) if self.more else self.weight
+        weight = F.pad(self.weight, (self.more, 0, self.more, 0)) if self.more else self.weight
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class InvertedBottleneck(nn.Module):
@@ -89,8 +83,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give (B, channels out, h/stride, w/stride)."""
-        y = x if self.expand is None else self.expand.clipped(x)
-        y = self.project(self.depthwise.clipped(y))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -124,7 +118,7 @@ class CompactKeyEncoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
         maps = []
-        x = self.stem.clipped(image)
+        x = F.relu6(self.stem(image), inplace=True)
         for block in self.blocks:
             x = block(x)
             maps.append(x)

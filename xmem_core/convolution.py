@@ -63,17 +63,6 @@ def _lay(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous()
 
 
-def convolve_clipped(x: Tensor, conv: nn.Conv2d, weight: Tensor) -> Tensor:
-    """Give ReLU6 of what a convolution makes of x with a weight; without a pass of its own on the CPU, where no gradients are wanted."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        # What torch's own compiler puts in place of a convolution and what follows it; the numbers are the same.
-        clipped: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "hardtanh", [0.0, 6.0], ""
-        )
-        return clipped
-    return F.relu6(F.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups), inplace=True)
-
-
 WHOLE, IMAGE, OBJECT = "whole", "image", "object"  # which channels of its input a convolution takes
 
 

@@ -1,9 +1,8 @@
-"""Probabilities of several objects, and ReLU6 on the way: compiled and library forms give the same."""
+"""Probabilities of several objects: the compiled form gives what the library gives."""
 
 import pytest
 import torch
 
-from xmem_core.compact import InvertedBottleneck
 from xmem_core.network import aggregate, aggregate_objects
 
 
@@ -24,12 +23,3 @@ def test_when_two_objects_claim_a_pixel_then_odds_are_shared_by_hand():
         found = aggregate_objects(own).flatten().tolist()
     # odds 1, 4 and, for the background of 0.5 * 0.2, 1/9
     assert found == pytest.approx([1 / (5 + 1 / 9), 4 / (5 + 1 / 9)])
-
-
-def test_when_no_gradients_are_wanted_then_clipped_convolutions_give_the_same_numbers():
-    torch.manual_seed(3)
-    block = InvertedBottleneck((16, 24), 3, 2, 6, 1).to(memory_format=torch.channels_last)
-    maps = torch.randn(2, 16, 20, 28).to(memory_format=torch.channels_last) * 3
-    expected = block(maps)
-    with torch.no_grad():
-        assert torch.allclose(block(maps), expected, atol=1e-5)
