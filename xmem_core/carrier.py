@@ -10,9 +10,8 @@ from torch import Tensor
 from xmem_core.motion import CARRIED_FRAMES, MotionSource, carry, weigh
 
 Annotation = Callable[[int], Mapping[int, Tensor]]  # the padded masks (H, W) by object id at a frame number
-Carried = tuple[
-    tuple[int, ...], Tensor, Tensor
-]  # object ids, their masks (n, H, W), the trust in all of them (1, H, W)
+# Object ids, their masks (n, H, W), the trust in all of them (1, H, W).
+Carried = tuple[tuple[int, ...], Tensor, Tensor]
 _LEVELS = 255  # waiting masks are kept as bytes: they are a hint, and there are up to 32 frames of them
 
 

@@ -165,8 +165,8 @@ def _widen_line(line: Floats, wide: Floats) -> None:
 def carry_pictures(pictures: Floats, motion: Floats, carried: Floats) -> None:
     """Fill carried (n, H, W) with pictures (n, H, W) where motion (3, h, W) takes them; the last one is trust, and multiplied by the motion's.
 
-    Motion has dx and dy, in pixels, and trust; it has fewer lines than the pictures and is brought to their height, bilinear. So are
-    pictures between their pixels, and 0 outside.
+    Motion has dx and dy, in pixels, and trust, all finite; it has fewer lines than the pictures and is brought to their height,
+    bilinear. So are pictures between their pixels, and 0 outside.
     """
     for line in prange(pictures.shape[1]):
         _carry_line(pictures, motion, carried, line)
@@ -175,11 +175,8 @@ def carry_pictures(pictures: Floats, motion: Floats, carried: Floats) -> None:
 @_inlined
 def _carry_line(pictures: Floats, motion: Floats, carried: Floats, line: int) -> None:
     count, height, width = pictures.shape
-    corners, weights = (
-        np.empty((4, width), np.uint32),
-        np.empty((4, width), np.float32),
-    )  # unsigned: no index counts from the end
-    trust = np.empty(width, np.float32)
+    corners = np.empty((4, width), np.uint32)  # unsigned: no index counts from the end
+    weights, trust = np.empty((4, width), np.float32), np.empty(width, np.float32)
     own_y, last_x, last_y = np.float32(line), np.float32(width - 1), np.float32(height - 1)
     spot = max(ZERO, (own_y + HALF) * np.float32(motion.shape[1] / height) - HALF)
     upper = int(spot)

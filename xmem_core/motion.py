@@ -52,6 +52,9 @@ def _carry_compiled(pictures: Tensor, motion: Tensor) -> Tensor:
     """Give pictures (B, n, H, W), the last of which is trust, as `carry` does."""
     wide = motion.new_empty(*motion.shape[1:3], pictures.shape[3])  # (3, h, W)
     moved = torch.empty_like(pictures, memory_format=torch.contiguous_format)
+    motion = torch.nan_to_num(
+        motion, nan=0.0, posinf=0.0, neginf=0.0
+    )  # places in memory are computed from it, unchecked
     for each, its_motion, result in zip(pictures.contiguous(), motion.contiguous(), moved, strict=True):
         kernels.widen(its_motion.numpy(), wide.numpy())
         kernels.carry_pictures(each.numpy(), wide.numpy(), result.numpy())

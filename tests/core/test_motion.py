@@ -75,6 +75,17 @@ def test_when_masks_are_carried_by_compiled_loops_then_they_and_their_trust_are_
         assert found[1].shape == trust.shape
 
 
+def test_when_a_motion_is_no_number_or_leads_far_away_then_what_it_brings_is_finite():
+    motion = torch.randn(1, 3, 4, 4)
+    motion[0, 0, 0, 0], motion[0, 1, 1, 1], motion[0, 2, 2, 2] = math.nan, math.inf, -math.inf
+    motion[0, :2, 3] = 60_000.0
+    with torch.no_grad():
+        moved, trust = carry(torch.ones(1, 1, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE), motion)
+    assert torch.isfinite(moved).all()
+    assert torch.isfinite(trust).all()
+    assert not moved[0, 0, -1].any()  # from outside
+
+
 def test_when_nothing_is_known_then_nothing_is_carried():
     carried = Shot(3, {}).carrier().fetch(1, (1, 2), torch.zeros(1, 3, SIZE, SIZE))
     assert carried.shape == (1, 2, SIZE, SIZE)
