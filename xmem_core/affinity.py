@@ -75,9 +75,8 @@ def top_k_affinity(
     rows = sum(part.shape[0] for part in memory)
     if not rows:
         raise ValueError("The memory is empty: annotate a frame before reading.")
-    parts = [
-        (part, exists) for part, exists in zip(memory, given or [None] * len(memory), strict=True) if part.shape[0]
-    ]
+    exists = given or [None] * len(memory)
+    parts = [pair for pair in zip(memory, exists, strict=True) if pair[0].shape[0]]
     at_once = max(1, block_values // rows)
     found = [find_best(_score(some, parts, rows), min(k, rows)) for some in query.split(at_once)]
     values, indices = found[0] if len(found) == 1 else (torch.cat(each) for each in zip(*found, strict=True))
@@ -86,13 +85,14 @@ def top_k_affinity(
 
 def _score(query: Tensor, parts: Sequence[tuple[Tensor, Tensor | None]], rows: int) -> Tensor:
     """Give the similarities (M, rows) of queries to the rows of all parts, one after another; -inf where a row is not given."""
+    sizes = [part.shape[0] for part, _ in parts]
     if len(parts) == 1:  # as training has it: a product written into memory at hand has no gradient
         scores = similarity(query, parts[0][0])
     else:
         scores = query.new_empty(query.shape[0], rows)
-    for columns, (part, exists) in zip(scores.split([part.shape[0] for part, _ in parts], 1), parts, strict=True):
-        if len(parts) > 1:
+        for columns, (part, _) in zip(scores.split(sizes, 1), parts, strict=True):
             torch.mm(query, part.T, out=columns)
+    for columns, (_, exists) in zip(scores.split(sizes, 1), parts, strict=True):
         if exists is not None:
             columns.masked_fill_(~exists, -torch.inf)
     return scores

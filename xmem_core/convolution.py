@@ -130,5 +130,4 @@ def add_per_object(folded: Tensor, per_image: Tensor) -> Tensor:
 
 
 def _can_tile(x: Tensor) -> bool:
-    wanted = x.dtype == torch.float32 and x.device.type == "cpu"
-    return wanted and not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+    return kernels.can_take(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

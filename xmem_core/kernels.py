@@ -42,6 +42,11 @@ def _compile(function: _Kernel, *, keep: bool) -> _Kernel:
     return njit(cache=keep, parallel=True, nogil=True, fastmath=_MATHS, error_model="numpy")(function)
 
 
+def can_take(tensor: torch.Tensor) -> bool:
+    """Say whether loops that are compiled may take a tensor's place: it is on the CPU, and nobody wants gradients."""
+    return tensor.device.type == "cpu" and not torch.is_grad_enabled()
+
+
 _Six = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 
 

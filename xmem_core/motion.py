@@ -43,8 +43,11 @@ def carry(masks: Tensor, trust: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]
     all objects need be given once.
     """
     pictures = torch.cat([masks, trust], 1).float()
-    can_compile = pictures.device.type == "cpu" and not torch.is_grad_enabled() and trust.shape[1] == 1
-    moved = _carry_compiled(pictures, motion.float()) if can_compile else _carry(pictures, motion, masks.shape[1])
+    is_shared = trust.shape[1] == 1
+    if is_shared and kernels.can_take(pictures):
+        moved = _carry_compiled(pictures, motion.float())
+    else:
+        moved = _carry(pictures, motion.float(), masks.shape[1])
     return moved[:, : masks.shape[1]], moved[:, masks.shape[1] :]
 
 
@@ -52,9 +55,8 @@ def _carry_compiled(pictures: Tensor, motion: Tensor) -> Tensor:
     """Give pictures (B, n, H, W), the last of which is trust, as `carry` does."""
     wide = motion.new_empty(*motion.shape[1:3], pictures.shape[3])  # (3, h, W)
     moved = torch.empty_like(pictures, memory_format=torch.contiguous_format)
-    motion = torch.nan_to_num(
-        motion, nan=0.0, posinf=0.0, neginf=0.0
-    )  # places in memory are computed from it, unchecked
+    # Places in memory are computed from it, unchecked.
+    motion = torch.nan_to_num(motion, nan=0.0, posinf=0.0, neginf=0.0)
     for each, its_motion, result in zip(pictures.contiguous(), motion.contiguous(), moved, strict=True):
         kernels.widen(its_motion.numpy(), wide.numpy())
         kernels.carry_pictures(each.numpy(), wide.numpy(), result.numpy())
@@ -65,7 +67,7 @@ def _carry(pictures: Tensor, motion: Tensor, masks: int) -> Tensor:
     """Give pictures (B, n, H, W), after so many masks their trust, as `carry` does, on any device and with gradients."""
     height, width = pictures.shape[-2:]
     centres, scale = _grid(height, width, motion.device)
-    full = F.interpolate(motion.float() * scale, size=(height, width), mode="bilinear", align_corners=False)
+    full = F.interpolate(motion * scale, size=(height, width), mode="bilinear", align_corners=False)
     grid = full[:, :2].permute(0, 2, 3, 1) + centres  # (B, H, W, 2)
     moved = F.grid_sample(pictures, grid, mode="bilinear", align_corners=False)
     return torch.cat([moved[:, :masks], moved[:, masks:] * full[:, 2:]], 1)

@@ -270,14 +270,15 @@ def aggregate(probabilities: Tensor, dim: int) -> Tensor:
     the published code does, so that 1 - 1e-7 is the nearest float32.
     """
     background = torch.prod(1 - probabilities, dim, keepdim=True)
-    everything = torch.cat([background, probabilities], dim).float().clamp_(1e-7, 1 - 1e-7)
+    least = float(kernels.LEAST_PROBABILITY)
+    everything = torch.cat([background, probabilities], dim).float().clamp_(least, 1 - least)
     odds = everything.div_(1 - everything)
     return odds.div_(odds.sum(dim, keepdim=True))  # the softmax of the log-odds, without a logarithm
 
 
 def aggregate_objects(own: Tensor) -> Tensor:
     """Give the objects' part of `aggregate` over the first dimension: (N, H, W) float32 for each object's own probabilities (N, H, W)."""
-    if own.device.type != "cpu" or torch.is_grad_enabled():
+    if not kernels.can_take(own):
         return aggregate(own, 0)[1:]
     together = own.float().contiguous()
     normalised = torch.empty_like(together)
