@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from xmem_core.keyframes import FrameKeys, FrameMask, SuggestionRule, dissimilarity, make_composite, suggest_keyframes
+from xmem_core.dissimilarity import FrameKeys, FrameMask, dissimilarity, make_composite
+from xmem_core.keyframes import SuggestionRule, suggest_keyframes
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import KEY_FIELDS
 

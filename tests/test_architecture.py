@@ -23,7 +23,7 @@ ALLOWED = {
 }
 # inside the core: a module may import those that come before it, and its equals never
 CORE_ORDER = ["errors", "kernels", "convolution", "motion", "images", "features", "blocks", "affinity", "mattes"]
-CORE_ORDER += ["confidence", "keyframes"]
+CORE_ORDER += ["confidence", "dissimilarity", "keyframes"]
 CORE_ORDER += ["rows", "bank", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]
 

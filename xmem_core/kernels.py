@@ -27,19 +27,28 @@ LEAST = np.float32(-np.inf)
 LEAST_PROBABILITY = np.float32(1e-7)  # the published code's: 1 less that is the nearest float32
 PIXELS = 4096  # that one thread takes at a time: they stay near it
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
+_SUMS = _MATHS | {"reassoc"}  # and a sum's terms may be added in any order, many at a time
 _inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
 
 
 def compiled(function: _Kernel) -> _Kernel:
     """Give a function that runs compiled, on all threads, without the GIL; compiled anew by each process where there is nowhere to keep it."""
+    return _compile(function, _MATHS)
+
+
+def compiled_sums(function: _Kernel) -> _Kernel:
+    """Give a function as `compiled` does, for sums along lines: in which order they are added is the processor's."""
+    return _compile(function, _SUMS)
+
+
+def _compile(function: _Kernel, maths: set[str]) -> _Kernel:
+    def compile_it(*, keep: bool) -> _Kernel:
+        return njit(cache=keep, parallel=True, nogil=True, fastmath=maths, error_model="numpy")(function)
+
     try:
-        return _compile(function, keep=True)
+        return compile_it(keep=True)
     except RuntimeError:  # neither beside the file nor in a cache folder of the user's
-        return _compile(function, keep=False)
-
-
-def _compile(function: _Kernel, *, keep: bool) -> _Kernel:
-    return njit(cache=keep, parallel=True, nogil=True, fastmath=_MATHS, error_model="numpy")(function)
+        return compile_it(keep=False)
 
 
 def can_take(tensor: torch.Tensor) -> bool:
@@ -304,6 +313,21 @@ def _insert_all(line: Floats, start: int, stop: int, found: Floats, where: Place
             found[at], where[at] = value, i
 
 
+@compiled_sums
+def add_excess(larger: Floats, smaller: Floats, sums: Floats) -> None:
+    """Fill sums (M,) with by how much each row of larger (M, N) is above smaller (M, N), where it is, all added up."""
+    for row in prange(larger.shape[0]):
+        sums[row] = _add_line(larger[row], smaller[row])
+
+
+@_inlined
+def _add_line(larger: Floats, smaller: Floats) -> np.float32:
+    total = ZERO
+    for i in range(len(larger)):
+        total += max(larger[i] - smaller[i], ZERO)
+    return total
+
+
 def compile_all() -> None:
     """Have every kernel compiled, or fetched from where an earlier process left it: seconds once, then half a second."""
     maps, tiles = np.zeros((1, 4, 4, 8), np.float32), np.zeros((36, 1, 8), np.float32)
@@ -312,4 +336,5 @@ def compile_all() -> None:
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])
     normalise_odds(maps[0, 0], maps[0, 0])
+    add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
     find_largest(np.zeros((1, GROUP), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64))

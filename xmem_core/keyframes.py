@@ -1,10 +1,6 @@
 """Which frame to annotate next: pure functions of keys and masks (paper section 3.3).
 
-A frame's *composite key* is ``r = k * (alpha * m + 1 - alpha)``: its key, weighted by its mask. The dissimilarity of frame b as
-seen from an annotated frame a is the mean over all pairs of positions of ``relu(S(a, b)[i, j] - S(b, a)[i, j])``, where
-``S(a, b)[i, j] = -s_a[i] * sum_c e_b[c, j] (r_a[c, i] - r_b[c, j])^2 / sqrt(CK)``. The reverse similarity is not transposed: that is
-what makes D(a, a) exactly 0. The next frame is the one with the largest smallest dissimilarity to all chosen so far.
-
+The next frame is the one with the largest smallest dissimilarity to all that are annotated or chosen so far (``dissimilarity``).
 That rule can never pick a frame whose mask is too small to compare, so lost objects are found apart, from areas alone.
 """
 
@@ -16,33 +12,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.confidence import PRESENT_ABOVE
+from xmem_core.dissimilarity import (
+    Bounds,
+    CloseLook,
+    Composite,
+    FrameKeys,
+    FrameMask,
+    dissimilarity,
+    look_coarsely,
+    make_composite,
+    weigh_key,
+)
 from xmem_core.errors import CoreError
 
 _KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
-_BLOCK = 4  # positions to a side that a first look takes together: 1/256 of the work
-
-
-@dataclass(frozen=True)
-class FrameKeys:
-    """Keys of one frame: key and selection (CK, h, w), shrinkage (1, h, w)."""
-
-    key: Tensor
-    shrinkage: Tensor
-    selection: Tensor
-
-
-@dataclass(frozen=True)
-class FrameMask:
-    """What the rule needs of a frame's masks: the share of pixels (0..1) that are object, and the mask at key size (1, h, w)."""
-
-    area: float
-    at_keys: Tensor
 
 
 @dataclass(frozen=True)
@@ -87,54 +74,47 @@ class LostObject:
     reason: str
 
 
-@dataclass(frozen=True)
-class Composite:
-    """Mask-weighted features of one frame, as memory and as query, both (2*CK + 1, h*w); ``size`` is (h, w)."""
-
-    as_memory: Tensor
-    as_query: Tensor
-    size: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes in memory."""
-        return self.as_memory.nbytes + self.as_query.nbytes
-
-    @functools.cached_property
-    def coarse(self) -> Composite:
-        """The sums of its features over blocks of positions."""
-        rows, columns = (-(-side // _BLOCK) for side in self.size)
-        return Composite(self._add_up(self.as_memory), self._add_up(self.as_query), (rows, columns))
-
-    def _add_up(self, features: Tensor) -> Tensor:
-        maps = features.unflatten(1, self.size)[None]  # (1, F, h, w)
-        return F.avg_pool2d(maps, _BLOCK, ceil_mode=True, divisor_override=1)[0].flatten(1)
-
-
 @dataclass
 class _Contender:
-    """What is known of a frame that may be picked: its smallest dissimilarity so far, and to which frame.
+    """What is known of a frame that may be picked: bounds of its dissimilarity to frames that are chosen, by their number."""
 
-    ``least`` is by chosen frame what the dissimilarity to it cannot be below; infinite once it was compared with that one.
-    """
+    frame: int
+    known: dict[int, Bounds] = field(default_factory=dict)
 
-    score: float = math.inf
-    nearest: int = 0
-    least: dict[int, float] = field(default_factory=dict)
+    @property
+    def most(self) -> float:
+        """What its smallest dissimilarity cannot be above."""
+        return min((bounds.most for bounds in self.known.values()), default=math.inf)
 
-    def find_next(self, frame: int, composite: Composite, chosen: Mapping[int, Composite]) -> int | None:
-        """Give the chosen frame to compare with now, nearest in time first; None when no other one could be nearer."""
-        if self.score < math.inf:
-            for other in chosen.keys() - self.least.keys():
-                self.least[other] = bound_dissimilarity(chosen[other], composite)
-        pending = [other for other in chosen if self.least.get(other, 0.0) < self.score]
-        return min(pending, key=lambda other: (abs(other - frame), other), default=None)
+    def learn(self, composite: Composite, chosen: Mapping[int, Composite], look_closely: CloseLook) -> bool:
+        """Look once more at what may be the nearest chosen frame, at the least cost; False when nothing is left to learn."""
+        most = self.most
+        if most < math.inf:
+            for other in chosen.keys() - self.known.keys():
+                self.known[other] = look_coarsely(chosen[other], composite)
+        unseen = [other for other in chosen if self._bound(other).most == math.inf and self._bound(other).least < most]
+        if unseen:
+            other = min(unseen, key=lambda each: (abs(each - self.frame), each))
+            self.known[other] = look_closely(chosen[other], composite)
+            return True
+        unsure = [other for other, bounds in self.known.items() if bounds.least < min(bounds.most, most)]
+        if unsure:
+            other = min(unsure, key=self._rank)
+            exact = dissimilarity(chosen[other], composite)
+            self.known[other] = Bounds(exact, exact)
+        return bool(unsure)
 
-    def learn(self, reference: int, score: float) -> None:
-        """Take the dissimilarity to a chosen frame."""
-        self.least[reference] = math.inf
-        if score < self.score:
-            self.score, self.nearest = score, reference
+    def conclude(self) -> Candidate:
+        """Give what became of it, once nothing is left to learn."""
+        nearest = min(self.known, key=self._rank)
+        return Candidate(self.frame, self.known[nearest].most, nearest)
+
+    def _bound(self, other: int) -> Bounds:
+        return self.known.get(other, Bounds(0.0))
+
+    def _rank(self, other: int) -> tuple[float, int, int]:
+        """The nearest first, as far as is known; of equals the nearest in time."""
+        return self.known[other].most, abs(other - self.frame), other
 
 
 def suggest_keyframes(
@@ -146,8 +126,8 @@ def suggest_keyframes(
     frame, one whose mask is too small, one equal to a chosen frame, or the same twice.
 
     Exact, and lazy: what is known of a frame bounds its smallest dissimilarity from above, so only the frame with the largest
-    bound is compared further, with the chosen frame nearest in time first and with none that a coarse look rules out; one
-    that is still on top when there is none left has the largest of all.
+    bound is looked at further: at the chosen frame nearest in time first, at none that a coarse look rules out, and exactly only where
+    a look at less cost leaves it open. One that is still on top when nothing is left to learn has the largest of all.
     """
     if not annotated:
         raise CoreError("There is no key yet, so nothing to compare with. Annotate one frame first.")
@@ -156,27 +136,29 @@ def suggest_keyframes(
     if missing:
         raise CoreError(f"The annotated frame {missing[0]} has no keys or no mask. Propagate it first.")
 
+    first = annotated[0]
+    centre = weigh_key(keys[first], masks[first], rule.alpha).mean((1, 2), keepdim=True)
+
     def compose(frame: int) -> Composite:
-        return make_composite(keys[frame], masks[frame], rule.alpha)
+        return make_composite(keys[frame], masks[frame], rule.alpha, centre)
 
     chosen = {frame: compose(frame) for frame in annotated}
-    compose = functools.lru_cache(max(1, _KEPT_BYTES // chosen[annotated[0]].nbytes))(compose)
-    contenders = {f: _Contender() for f in frames if f not in chosen and masks[f].area >= rule.min_area}
+    compose = functools.lru_cache(max(1, _KEPT_BYTES // chosen[first].nbytes))(compose)
+    contenders = {f: _Contender(f) for f in frames if f not in chosen and masks[f].area >= rule.min_area}
     bounds = [(-math.inf, frame) for frame in contenders]  # a heap: largest bound first, the earliest of equals
     picked: list[Candidate] = []
+    look_closely = CloseLook()
     while bounds and len(picked) < rule.count:
         _, frame = heapq.heappop(bounds)
         contender = contenders[frame]
-        if contender.score == 0:
+        if contender.most == 0:
             break
         composite = compose(frame)
-        reference = contender.find_next(frame, composite, chosen)
-        if reference is None:
-            picked.append(Candidate(frame, contender.score, contender.nearest))
+        if contender.learn(composite, chosen, look_closely):
+            heapq.heappush(bounds, (-contender.most, frame))
+        else:
+            picked.append(contender.conclude())
             chosen[frame] = composite
-            continue
-        contender.learn(reference, dissimilarity(chosen[reference], composite))
-        heapq.heappush(bounds, (-contender.score, frame))
     return picked
 
 
@@ -197,58 +179,6 @@ def summarise_mask(mask: Tensor, key_size: tuple[int, int], present_above: float
 def bring_to_keys(mask: Tensor, key_size: tuple[int, int]) -> Tensor:
     """Give mask (C, H, W) float 0..1 at key size, (C, h, w) float32, by nearest neighbour."""
     return F.interpolate(mask[None], size=key_size, mode="nearest")[0].float()
-
-
-def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float) -> Composite:
-    """Give a frame's features, its key weighted by its mask."""
-    channels = keys.key.shape[0]
-    weighted = (keys.key * (alpha * mask.at_keys + 1 - alpha)).flatten(1)  # (CK, h*w)
-    shrinkage, selection = keys.shrinkage.flatten(1), keys.selection.flatten(1)
-    # A long shot makes thousands of these: each part is written where it lies, squares from products and products from factors.
-    as_memory, as_query = (weighted.new_empty(2 * channels + 1, weighted.shape[1]) for _ in range(2))
-    squares, products = as_memory[:channels], as_memory[channels:-1]
-    torch.mul(weighted, shrinkage, out=products)
-    torch.mul(weighted, products, out=squares)
-    as_memory[-1:] = shrinkage
-    factors, doubled = as_query[:channels], as_query[channels:-1]
-    torch.mul(selection, -1 / math.sqrt(channels), out=factors)
-    torch.mul(factors, weighted, out=doubled)
-    torch.sum(doubled * weighted, 0, keepdim=True, out=as_query[-1:])
-    doubled.mul_(-2)
-    height, width = keys.key.shape[1:]
-    return Composite(as_memory, as_query, (height, width))
-
-
-def dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame."""
-    return _add_differences(reference, candidate) / _count_pairs(reference, candidate)
-
-
-def bound_dissimilarity(reference: Composite, candidate: Composite) -> float:
-    """Give what D of a candidate as seen from a reference cannot be below, up to rounding: a first look at a fraction of the work.
-
-    The sum of relu over a block of pairs is at least the relu of their sum, and that is the product of the blocks' sums.
-    """
-    return _add_differences(reference.coarse, candidate.coarse) / _count_pairs(reference, candidate)
-
-
-def _count_pairs(reference: Composite, candidate: Composite) -> int:
-    return reference.as_memory.shape[1] * candidate.as_query.shape[1]
-
-
-def _add_differences(reference: Composite, candidate: Composite) -> float:
-    """Give the sum over all pairs of positions of ``relu(S(a, b)[i, j] - S(b, a)[i, j])``, computed in blocks of rows."""
-    rows, columns = reference.as_memory.shape[1], candidate.as_query.shape[1]
-    step = max(1, BLOCK_VALUES // columns)
-    total = 0.0
-    for start in range(0, rows, step):
-        here = slice(start, start + step)
-        there = reference.as_memory[:, here].T @ candidate.as_query  # (i of reference, j of candidate)
-        # (i of candidate, j of reference), compared untransposed
-        back = candidate.as_memory[:, here].T @ reference.as_query
-        # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
-        total += float(there.sub_(back).relu_().sum())
-    return total
 
 
 # An area this many times larger or smaller than the frames around it is a jump: twice is a glitch, not a movement.

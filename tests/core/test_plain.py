@@ -5,9 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.plain import PlainRun, make_block, suggest_plain
+from xmem_core.dissimilarity import FrameKeys, FrameMask
 from xmem_core.engine import Engine
 from xmem_core.images import PaddedCanvas, padding_for
-from xmem_core.keyframes import FrameKeys, FrameMask, SuggestionRule, suggest_keyframes
+from xmem_core.keyframes import SuggestionRule, suggest_keyframes
 from xmem_core.memory import MemoryPolicy
 from xmem_core.motion import no_motion
 from xmem_core.network import COMPACT, NetworkConfig, build_network

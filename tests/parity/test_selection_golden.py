@@ -12,14 +12,8 @@ import torch
 
 from tests.parity.conftest import GOLDEN, fetch_video
 from tests.parity.tolerances import SCORE, assert_near
-from xmem_core.keyframes import (
-    FrameKeys,
-    SuggestionRule,
-    dissimilarity,
-    make_composite,
-    suggest_keyframes,
-    summarise_mask,
-)
+from xmem_core.dissimilarity import FrameKeys, dissimilarity, make_composite
+from xmem_core.keyframes import SuggestionRule, suggest_keyframes, summarise_mask
 
 CASES = json.loads((GOLDEN / "select_cases.json").read_text())
 NOTHING_LEFT = {12, 15}

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xmem_core.dissimilarity import FrameKeys
 from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import ImageFeatures
-from xmem_core.keyframes import FrameKeys
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
 from xmem_server.headers import say_which

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from xmem_core.confidence import count_values
-from xmem_core.keyframes import FrameMask, bring_to_keys
+from xmem_core.dissimilarity import FrameMask
+from xmem_core.keyframes import bring_to_keys
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.features import Encoding
 

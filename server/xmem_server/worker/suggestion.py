@@ -11,16 +11,9 @@ import numpy as np
 import torch
 
 from xmem_core.confidence import find_unsure
+from xmem_core.dissimilarity import FrameKeys, FrameMask
 from xmem_core.engine import Engine
-from xmem_core.keyframes import (
-    Candidate,
-    FrameKeys,
-    FrameMask,
-    LostObject,
-    SuggestionRule,
-    find_lost_objects,
-    suggest_keyframes,
-)
+from xmem_core.keyframes import Candidate, LostObject, SuggestionRule, find_lost_objects, suggest_keyframes
 from xmem_core.weights import LoadedModel
 from xmem_protocol import InputError, Suggestion
 from xmem_server.decoding import Decoder
