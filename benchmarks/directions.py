@@ -54,7 +54,7 @@ def propagate(clip: Path, keyed: list[int], work: Path, decoder: Decoder) -> tup
     folder, budget = CacheFolder(work / f"{clip.name}-cache", 2**34), FeatureBudget()
     engine = Engine(model.network, MemoryPolicy(), working_size=size)
     cache = FeatureCache(engine, decoder, plates, encoding, folder, budget)
-    with MotionCache(cache, folder, model.network.config) as motion, cache:
+    with MotionCache(cache, folder) as motion, cache:
         for frame in keyed:
             ids = torch.from_numpy(cv2.imread(str(clip / "masks" / f"{frame:05d}.png"), cv2.IMREAD_UNCHANGED))
             alphas = {each: (ids == each).float() for each in meta["objects"]}

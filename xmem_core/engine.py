@@ -23,6 +23,7 @@ from xmem_core.images import (
     normalise,
     padding_for,
     resize_area,
+    to_grey,
     working_shape,
 )
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
@@ -33,9 +34,10 @@ from xmem_core.rows import Rows, make_rows
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """One encoded frame: its features (batch of 1), the normalised image (1, 3, *canvas.mask_shape), and how masks lie.
+    """One encoded frame: its features (batch of 1), its image, and how masks lie.
 
-    The image has the network's ``image_precision``.
+    The image is what the value encoder looks at, normalised (1, 3, *canvas.mask_shape). A network that follows motion looks at its
+    features alone: its image is what motion is measured on, grey (1, 1, *canvas.mask_shape) uint8.
     """
 
     features: ImageFeatures
@@ -104,16 +106,15 @@ class Engine:
         """Give the features of each image of (B, 3, H, W), RGB display-referred 0..1, on the network's device."""
         config = self.network.config
         canvas = self.canvas_for(*images.shape[-2:])
-        image = normalise(images, config.mean, config.std)
+        normalised = normalise(images, config.mean, config.std)
         if isinstance(canvas, PaddedCanvas):
-            image = seen = canvas.lay(image)
+            image = seen = canvas.lay(normalised)
         else:
-            seen = canvas.padding.pad(resize_area(image, canvas.working))
+            image, seen = to_grey(images), canvas.padding.pad(resize_area(normalised, canvas.working))
         with self.computing():
             features = self.network.prepare(self.network.encode_key(seen))
-        kept = image.to(self.network.image_precision)
         return [
-            FrameFeatures(_pick(features, place), _copy(kept[place : place + 1]), canvas)
+            FrameFeatures(_pick(features, place), _copy(image[place : place + 1]), canvas)
             for place in range(images.shape[0])
         ]
 

@@ -135,6 +135,17 @@ def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float
     return (images - shift) / scale
 
 
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """Give the brightness (B, 1, H, W) uint8 of images (B, 3, H, W) 0..1."""
+    luma = images[:, :1] * LUMA[0]
+    for channel, weight in enumerate(LUMA[1:], 1):
+        luma.add_(images[:, channel : channel + 1], alpha=weight)
+    return luma.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+
+
 def harden(alphas: Mapping[int, Tensor], shape: tuple[int, int], threshold: float) -> dict[int, Tensor]:
     """Give the masks (height, width) float32 of 0 and 1 that the network sees of an artist's alphas (H, W) by object id.
 

@@ -190,11 +190,6 @@ class XMem(nn.Module):
         """Whether the decoder takes masks carried along optical flow."""
         return isinstance(self.decoder, CompactDecoder)
 
-    @property
-    def image_precision(self) -> torch.dtype:
-        """The precision in which an encoded frame's image is kept: motion is measured in it, to 8 bits."""
-        return torch.float16 if self.follows_motion else torch.float32
-
     def encode_key(self, images: Tensor) -> KeyFeatures:
         """Give the features of images (B, 3, H, W)."""
         deepest, f16, f8, f4 = self.key_encoder(images)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xmem_core.errors import CoreError
-from xmem_core.images import FineCanvas, even_shape, harden, padding_for, split_ids, working_shape
+from xmem_core.images import FineCanvas, even_shape, harden, padding_for, split_ids, to_grey, working_shape
 from xmem_core.mattes import make_mattes
 
 
@@ -90,3 +90,10 @@ def test_when_masks_are_finer_than_the_network_sees_then_they_go_down_by_mean_an
 
 def test_when_sides_are_odd_then_the_even_shape_has_one_pixel_more():
     assert even_shape(481, 854) == (482, 854)
+
+
+def test_when_colours_become_grey_then_they_weigh_as_the_eye_sees_them():
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [2, 2, 2], [-1, 0, 0]])
+    grey = to_grey(colours.T.reshape(1, 3, 1, 6))
+    assert grey.shape == (1, 1, 1, 6)
+    assert grey.flatten().tolist() == [76, 150, 29, 255, 255, 0]

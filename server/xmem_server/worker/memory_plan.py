@@ -74,7 +74,7 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     pixels = _area(working_shape(shot.height, shot.width, size), MULTIPLE)
     positions = pixels // MULTIPLE**2
     batch = max(1, min(budget.batch, BATCH_PIXELS // matte_pixels))
-    image = 3 * matte_pixels * (2 if config.architecture == "compact" else _FLOAT)
+    image = matte_pixels * (1 if config.architecture == "compact" else 3 * _FLOAT)
     kept = min(budget.host_bytes, load.frames * round(costs.features * pixels + image))
     motion = min(load.frames, PAIRS_KEPT + CARRIED_FRAMES) * _MOTION * matte_pixels
     carried = motion + min(load.frames, CARRIED_FRAMES) * (load.objects + 1) * matte_pixels

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from xmem_core.motion import CARRIED_FRAMES, PairMotion
-from xmem_core.network import NetworkConfig
 from xmem_protocol import InputError
 from xmem_server.worker.background import BackgroundOwner
 from xmem_server.worker.cache_folder import CacheFolder
@@ -19,7 +18,6 @@ from xmem_server.worker.optical_flow import measure_motion
 
 PAIRS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
 FLOW = "dis-medium-1"  # changes with whatever changes the measured motion
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
 FIELDS = ("to_later", "to_earlier")
 Pair = tuple[int, int]  # an earlier and a later frame number
 
@@ -27,13 +25,11 @@ Pair = tuple[int, int]  # an earlier and a later frame number
 class MotionCache(BackgroundOwner):
     """Motion between the frames of a feature cache, measured on the images that are kept there. A context: it ends its thread."""
 
-    def __init__(self, features: FeatureCache, folder: CacheFolder, config: NetworkConfig) -> None:
+    def __init__(self, features: FeatureCache, folder: CacheFolder) -> None:
         super().__init__()
         self._features = features
         self._folder = folder
-        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
         self._motion: OrderedDict[Pair, PairMotion] = OrderedDict()
-        self._grey: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()  # the measuring thread's own
         self._measuring = self.start_background("motion")
         self._coming: dict[Pair, Future[PairMotion | None]] = {}
 
@@ -89,13 +85,6 @@ class MotionCache(BackgroundOwner):
         return PairMotion(**tensors)
 
     def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
-        """Give a frame as the flow sees it: (H, W) grey, from the image that is kept with its features."""
-        if frame in self._grey:  # as one of a pair before
-            return self._grey[frame]
-        image = self._features.fetch(frame).image[0].float().cpu()
-        luma = ((image * self._std + self._mean) * torch.tensor(LUMA)[:, None, None]).sum(0)  # (H, W)
-        grey: npt.NDArray[np.uint8] = (luma.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        self._grey[frame] = grey
-        while len(self._grey) > 2:
-            self._grey.popitem(last=False)
+        """Give a frame as the flow sees it: (H, W) grey, from what is kept with its features."""
+        grey: npt.NDArray[np.uint8] = self._features.fetch(frame).image[0, 0].cpu().numpy()
         return grey

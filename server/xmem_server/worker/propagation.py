@@ -114,7 +114,7 @@ class PropagationJob:
         self._device = next(model.network.parameters()).device
         self._skipped = 0
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
-        self._motion = MotionCache(self._cache, self._folder, model.network.config)
+        self._motion = MotionCache(self._cache, self._folder)
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
         self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
         self._contexts = contextlib.ExitStack()
