@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmem_core import kernels
 from xmem_core.blocks import (
     HiddenReinforcer,
     HiddenUpdater,
@@ -40,6 +41,11 @@ STAGES = (
     (5, 1, 6, 80, 112, 3),
     (5, 2, 6, 112, 192, 4),
 )
+# The widest maps are those of the first convolution and the first two blocks, which bring a picture to stride 4. Rows of their result are
+# computed so many at a time: what a band needs stays near the processor, and a large picture takes half the memory. A band sees so many
+# rows of the result more of the picture above and below it, so that the result is the same.
+FRONT_BLOCKS, FRONT_STRIDE = 2, 4
+FRONT_ROWS, FRONT_ABOVE, FRONT_BELOW = 24, 1, 2
 DILATED_CHANNELS = 192  # this stage keeps stride 16: its first stride is dropped, later blocks are dilated
 F4_CHANNELS, F8_CHANNELS, F16_CHANNELS = 24, 40, 144
 DEEPEST_CHANNELS = 112 + 192
@@ -117,14 +123,32 @@ class CompactKeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
-        maps = []
-        x = F.relu6(self.stem(image), inplace=True)
-        for block in self.blocks:
+        maps: dict[int, Tensor] = {}
+        x = self._in_bands(image) if kernels.can_take(image) else self._front(image)
+        for place, block in enumerate(self.blocks[FRONT_BLOCKS:], FRONT_BLOCKS):
             x = block(x)
-            maps.append(x)
+            maps[place] = x
         f4, f8, stage5, stage6 = maps[2], maps[4], maps[10], maps[14]  # last blocks of stages 2, 3, 5, 6
         deepest = torch.cat([stage5, stage6 * DEEP_GAIN], 1)
         return deepest, self.reduce16(deepest), f8, f4
+
+    def _front(self, image: Tensor) -> Tensor:
+        """Give what the first blocks make of the image, (B, 24, H/4, W/4)."""
+        x = F.relu6(self.stem(image), inplace=True)
+        for block in self.blocks[:FRONT_BLOCKS]:
+            x = block(x)
+        return x
+
+    def _in_bands(self, image: Tensor) -> Tensor:
+        """Give what `_front` gives, some rows after others."""
+        rows = image.shape[2] // FRONT_STRIDE
+        bands = []
+        for first in range(0, rows, FRONT_ROWS):
+            last = min(first + FRONT_ROWS, rows)
+            top, bottom = max(0, first - FRONT_ABOVE), min(last + FRONT_BELOW, rows)
+            found = self._front(image[:, :, FRONT_STRIDE * top : FRONT_STRIDE * bottom])
+            bands.append(found[:, :, first - top : last - top])
+        return torch.cat(bands, 2)
 
 
 class CompactKeyProjection(nn.Module):

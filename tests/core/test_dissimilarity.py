@@ -75,6 +75,15 @@ def test_when_frames_are_looked_at_in_bfloat16_then_their_dissimilarity_is_withi
         assert look_in_bfloat16(a, a).least == 0
 
 
+def test_when_differences_are_added_by_the_compiled_loop_then_they_are_what_torch_adds():
+    for seed in SEEDS:
+        one, other = pair_of(seed)
+        with torch.inference_mode():
+            compiled = dissimilarity(one, other)
+        with torch.enable_grad():
+            assert compiled == pytest.approx(dissimilarity(one, other), rel=1e-5)
+
+
 def test_when_a_read_is_larger_than_a_block_then_the_bounds_are_those_of_the_whole(monkeypatch):
     one, other = pair_of(3)
     whole = look_in_bfloat16(one, other), dissimilarity(one, other)

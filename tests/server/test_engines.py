@@ -3,12 +3,13 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.server.house import SHOT, scripted, write_script
 from xmem_protocol import InputError, LocalProtocolError, PropagationSettings
-from xmem_server.engines import EngineProcess, EngineStopped, child_environment
+from xmem_server.engines import ENVIRONMENT, EngineProcess, EngineStopped, child_environment
 from xmem_server.plans import (
     EngineCancelled,
     EngineDone,
@@ -52,6 +53,16 @@ def collect(engine, until, seconds=20):
         found += engine.events()
         time.sleep(0.01)
     return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does not say its environment")
+def test_when_an_engine_starts_then_its_libraries_are_told_how_to_use_memory_and_threads(engine, monkeypatch):
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")  # whoever sets one means it
+    engine.start()
+    told = Path(f"/proc/{engine.pid()}/environ").read_text().split("\0")
+    assert {f"{name}={value}" for name, value in {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "3"}.items()} <= set(told)
 
 
 def test_when_an_engine_starts_then_it_says_what_it_computes_with(engine):
