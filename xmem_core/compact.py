@@ -41,11 +41,11 @@ STAGES = (
     (5, 1, 6, 80, 112, 3),
     (5, 2, 6, 112, 192, 4),
 )
-# The widest maps are those of the first convolution and the first two blocks, which bring a picture to stride 4. Rows of their result are
-# computed so many at a time: what a band needs stays near the processor, and a large picture takes half the memory. A band sees so many
-# rows of the result more of the picture above and below it, so that the result is the same.
-FRONT_BLOCKS, FRONT_STRIDE = 2, 4
-FRONT_ROWS, FRONT_ABOVE, FRONT_BELOW = 24, 1, 2
+# The widest maps are those of the first convolution and the first three blocks, which make f4 of a picture. Rows of it are computed so
+# many at a time: what a band needs stays near the processor, and a large picture takes half the memory. A band sees so many rows of f4
+# more of the picture above and below it, so that the result is the same.
+FRONT_BLOCKS, FRONT_STRIDE = 3, 4
+FRONT_ROWS, FRONT_ABOVE, FRONT_BELOW = 32, 2, 3
 DILATED_CHANNELS = 192  # this stage keeps stride 16: its first stride is dropped, later blocks are dilated
 F4_CHANNELS, F8_CHANNELS, F16_CHANNELS = 24, 40, 144
 DEEPEST_CHANNELS = 112 + 192
@@ -123,17 +123,17 @@ class CompactKeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
-        maps: dict[int, Tensor] = {}
-        x = self._in_bands(image) if kernels.can_take(image) else self._front(image)
-        for place, block in enumerate(self.blocks[FRONT_BLOCKS:], FRONT_BLOCKS):
+        x = f4 = self._in_bands(image) if kernels.can_take(image) else self._front(image)
+        maps = []
+        for block in self.blocks[FRONT_BLOCKS:]:
             x = block(x)
-            maps[place] = x
-        f4, f8, stage5, stage6 = maps[2], maps[4], maps[10], maps[14]  # last blocks of stages 2, 3, 5, 6
+            maps.append(x)
+        f8, stage5, stage6 = maps[1], maps[7], maps[11]  # last blocks of stages 3, 5, 6
         deepest = torch.cat([stage5, stage6 * DEEP_GAIN], 1)
         return deepest, self.reduce16(deepest), f8, f4
 
     def _front(self, image: Tensor) -> Tensor:
-        """Give what the first blocks make of the image, (B, 24, H/4, W/4)."""
+        """Give f4 (B, 24, H/4, W/4) of an image."""
         x = F.relu6(self.stem(image), inplace=True)
         for block in self.blocks[:FRONT_BLOCKS]:
             x = block(x)
