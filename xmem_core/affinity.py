@@ -19,8 +19,8 @@ from torch import Tensor
 
 from xmem_core import kernels
 
-# Similarities held at once, in values (32 MiB of float32): bounds the peak memory of a read whatever the memory's size.
-BLOCK_VALUES = 8 * 1024 * 1024
+# Similarities held at once, in values (16 MiB of float32): bounds the peak memory of a read whatever the memory's size.
+BLOCK_VALUES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
