@@ -50,7 +50,7 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(500 * 1024**2, 12.8, 240.0, 10.0, 0.0, 5.4, 5.0),
+    "compact": NetworkCosts(540 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
     "xmem": NetworkCosts(1600 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
