@@ -29,7 +29,7 @@ from xmem_core.dissimilarity import (
 )
 from xmem_core.errors import CoreError
 
-_KEPT_BYTES = 128 * 1024**2  # of frames that may be compared again soon
+_KEPT_BYTES = 192 * 1024**2  # of frames that may be compared again soon
 
 
 @dataclass(frozen=True)
