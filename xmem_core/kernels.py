@@ -6,6 +6,7 @@ C-contiguous. What a kernel gives does not depend on how many threads it runs on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -42,13 +43,11 @@ def compiled_sums(function: _Kernel) -> _Kernel:
 
 
 def _compile(function: _Kernel, maths: set[str]) -> _Kernel:
-    def compile_it(*, keep: bool) -> _Kernel:
-        return njit(cache=keep, parallel=True, nogil=True, fastmath=maths, error_model="numpy")(function)
-
+    decorate = functools.partial(njit, parallel=True, nogil=True, fastmath=maths, error_model="numpy")
     try:
-        return compile_it(keep=True)
+        return decorate(cache=True)(function)
     except RuntimeError:  # neither beside the file nor in a cache folder of the user's
-        return compile_it(keep=False)
+        return decorate(cache=False)(function)
 
 
 def can_take(tensor: torch.Tensor) -> bool:

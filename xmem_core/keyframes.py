@@ -94,7 +94,7 @@ class _Contender:
                 self.known[other] = look_coarsely(chosen[other], composite)
         unseen = [other for other in chosen if self._bound(other).most == math.inf and self._bound(other).least < most]
         if unseen:
-            other = min(unseen, key=lambda each: (abs(each - self.frame), each))
+            other = min(unseen, key=self._rank)
             self.known[other] = look_closely(chosen[other], composite)
             return True
         unsure = [other for other, bounds in self.known.items() if bounds.least < min(bounds.most, most)]
@@ -114,7 +114,7 @@ class _Contender:
 
     def _rank(self, other: int) -> tuple[float, int, int]:
         """The nearest first, as far as is known; of equals the nearest in time."""
-        return self.known[other].most, abs(other - self.frame), other
+        return self._bound(other).most, abs(other - self.frame), other
 
 
 def suggest_keyframes(
