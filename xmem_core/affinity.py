@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_core import kernels
-
 # Similarities held at once, in values (16 MiB of float32): bounds the peak memory of a read whatever the memory's size.
 BLOCK_VALUES = 4 * 1024 * 1024
 
@@ -49,16 +47,6 @@ def similarity(query: Tensor, memory: Tensor) -> Tensor:
     return query @ memory.T
 
 
-def find_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Give the k largest of each row of scores (M, N) and their places, (M, k) each, largest first."""
-    if scores.shape[1] < k * kernels.GROUP or scores.device.type != "cpu" or scores.requires_grad:
-        best, places = scores.topk(k, 1)
-        return best, places
-    best, places = scores.new_empty(scores.shape[0], k), scores.new_empty(scores.shape[0], k, dtype=torch.int64)
-    kernels.find_largest(scores.numpy(), best.numpy(), places.numpy())
-    return best, places
-
-
 def top_k_affinity(
     query: Tensor,
     memory: Sequence[Tensor],
@@ -69,8 +57,7 @@ def top_k_affinity(
     """Give the affinity of each query to its k most similar memory rows (fewer when memory has fewer).
 
     query (M, F) and the parts of memory (N, F) are prepared features; rows are counted through all parts. ``given`` has for each
-    part (N,) bool, to leave rows out, or None. Computed for some queries after others, ``block_values`` similarities at once: what
-    was computed is looked through while it is near the processor.
+    part (N,) bool, to leave rows out, or None. Computed for some queries after others, ``block_values`` similarities at once.
     """
     rows = sum(part.shape[0] for part in memory)
     if not rows:
@@ -78,7 +65,7 @@ def top_k_affinity(
     exists = given or [None] * len(memory)
     parts = [pair for pair in zip(memory, exists, strict=True) if pair[0].shape[0]]
     at_once = max(1, block_values // rows)
-    found = [find_best(_score(some, parts, rows), min(k, rows)) for some in query.split(at_once)]
+    found = [_score(some, parts, rows).topk(min(k, rows), 1) for some in query.split(at_once)]
     values, indices = found[0] if len(found) == 1 else (torch.cat(each) for each in zip(*found, strict=True))
     return Affinity(indices, torch.softmax(values, 1))
 

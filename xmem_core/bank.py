@@ -118,6 +118,10 @@ class Bank:
         """Give the prepared features (rows, 2*CK + 1) of all rows."""
         return self._rows.view("features")
 
+    def frame_features(self) -> list[tuple[int, Tensor]]:
+        """Give the frame number and the prepared features (n, 2*CK + 1) of each block, in reading order."""
+        return list(zip(self.frames, self.features().split(self.sizes), strict=True)) if self._blocks else []
+
     def is_complete(self, object_id: int) -> bool:
         """Whether every row exists for this object."""
         if object_id not in self._complete:

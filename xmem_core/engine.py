@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xmem_core.bank import Bank
+from xmem_core.best_rows import BestRowsStore, NoStore
 from xmem_core.carrier import Carrier
 from xmem_core.errors import CoreError
 from xmem_core.features import FrameContext, ImageFeatures
@@ -206,25 +207,31 @@ class Engine:
         self._annotations.pop(frame, None)
         self.permanent.remove(frame)
 
-    def start(self, frames: tuple[int, ...], motion: MotionSource = no_motion) -> Propagation:
+    def start(
+        self,
+        frames: tuple[int, ...],
+        motion: MotionSource = no_motion,
+        best_rows: BestRowsStore = NoStore(),  # noqa: B008 - it holds nothing
+    ) -> Propagation:
         """Give a propagation over these frame numbers, in this order.
 
-        ``motion`` is asked for the motion between two of them that follow each other, by networks that follow motion.
+        ``motion`` is asked for the motion between two of them that follow each other, by networks that follow motion. What frames find
+        in memory is kept in ``best_rows``, and taken from there.
         Raises CoreError when nothing is annotated.
         """
         if not any(bool(mask.any()) for masks in self._annotations.values() for mask in masks.values()):
             raise CoreError("No key shows an object yet. Annotate at least one frame, then propagate.")
-        return Propagation(self, frames, motion)
+        return Propagation(self, frames, motion, best_rows)
 
 
 class Propagation:
     """One forward pass over a shot; `step` takes the next frame's features."""
 
-    def __init__(self, engine: Engine, frames: tuple[int, ...], motion: MotionSource = no_motion) -> None:
+    def __init__(self, engine: Engine, frames: tuple[int, ...], motion: MotionSource, best_rows: BestRowsStore) -> None:
         self.engine = engine
         self.frames = frames
         self.carrier = Carrier(frames, motion, engine.annotation)
-        self.memory = Memory(engine.policy, engine.permanent_bank(), engine.footprint)
+        self.memory = Memory(engine.policy, engine.permanent_bank(), engine.footprint, best_rows)
         self.position = 0
         self.last_memory = 0
         self.last_deep = -engine.policy.deep_update_every
@@ -316,7 +323,7 @@ class Propagation:
     def _predict(self, encoded: FrameFeatures, object_ids: tuple[int, ...], *, keep_hidden: bool) -> Tensor:
         """Give probabilities (N, H, W) by memory read and decoder, and update the sensory memory unless it is kept."""
         features = encoded.features
-        readout = self.memory.read(features.key[0], features.selection[0], object_ids)
+        readout = self.memory.read(self.frames[self.position], features.key[0], features.selection[0], object_ids)
         carried = None
         if isinstance(encoded.canvas, FineCanvas):
             carried = self.carrier.fetch(self.position, object_ids, encoded.image)

@@ -23,6 +23,7 @@ config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
 
 TILE = 4  # outputs of a tile to a side; its inputs are two more
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
+PLACE_BITS = 32  # of a place that say which row of its frame it is
 ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
 LEAST = np.float32(-np.inf)
 LEAST_PROBABILITY = np.float32(1e-7)  # the published code's: 1 less that is the nearest float32
@@ -264,52 +265,71 @@ def _odds(probability: np.float32) -> np.float32:
 
 
 @compiled
-def find_largest(scores: Floats, best: Floats, places: Places) -> None:
-    """Fill best (M, k) with the k largest of each row of scores (M, N), largest first, and places (M, k) int64 with where they are.
+def keep_best(scores: Floats, first: int, best: Floats, places: Places) -> None:
+    """Put the scores (M, N) of places ``first``, ``first`` + 1, ... where they belong among the best (M, k) of each row, at places (M, k).
 
-    Of equal ones the first; -inf is never found, so that what is left over stays -inf at place 0. N is at least GROUP * k. A value among
-    the k largest lies in a group whose own largest is among the k largest of all groups: only those are looked into.
+    Those are sorted, largest first, of equal ones the lower place first; the last ones go. So in which order scores come makes no
+    difference. -inf stands for nothing. Only groups of which the largest is good enough are looked into.
     """
     for query in prange(scores.shape[0]):
-        _find_in_line(scores[query], best[query], places[query])
+        _keep_of_line(scores[query], first, best[query], places[query])
 
 
 @_inlined
-def _find_in_line(line: Floats, found: Floats, where: Places) -> None:
-    rows, last = len(line), len(found) - 1
-    largest = np.empty(rows // GROUP, np.float32)
-    for group in range(len(largest)):
-        top = line[group * GROUP]
+def _keep_of_line(line: Floats, first: int, best: Floats, places: Places) -> None:
+    groups, last = len(line) // GROUP, len(best) - 1
+    for group in range(groups):
+        largest = line[group * GROUP]
         for i in range(group * GROUP, (group + 1) * GROUP):
-            top = max(top, line[i])
-        largest[group] = top
-    _begin(found, where)
-    _insert_all(largest, 0, len(largest), found, where)
-    least = found[last]
-    _begin(found, where)
-    for group in range(len(largest)):
-        if largest[group] >= least and largest[group] > found[last]:
-            _insert_all(line, group * GROUP, (group + 1) * GROUP, found, where)
-    _insert_all(line, len(largest) * GROUP, rows, found, where)
+            largest = max(largest, line[i])
+        if largest >= best[last]:
+            for i in range(group * GROUP, (group + 1) * GROUP):
+                _insert(line[i], first + i, best, places)
+    for i in range(groups * GROUP, len(line)):
+        _insert(line[i], first + i, best, places)
 
 
 @_inlined
-def _begin(found: Floats, where: Places) -> None:
-    for i in range(len(found)):
-        found[i], where[i] = LEAST, 0
+def _insert(score: np.float32, place: int, best: Floats, places: Places) -> None:
+    at = len(best) - 1
+    if score > best[at] or (score == best[at] and place < places[at]):
+        while at > 0 and (best[at - 1] < score or (best[at - 1] == score and places[at - 1] > place)):
+            best[at], places[at] = best[at - 1], places[at - 1]
+            at -= 1
+        best[at], places[at] = score, place
+
+
+@compiled
+def choose_best(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places, counts: Places) -> None:
+    """Fill chosen and rows (M, k) with the first of the best (M, K) that are allowed, and counts (M,) with how many these are.
+
+    A place is ``frame << PLACE_BITS | row``. ``allowed`` (n, 2) has frames, ascending, and what is added to their rows. What is left over is
+    -inf at row 0.
+    """
+    for query in prange(best.shape[0]):
+        counts[query] = _choose_of_line(best[query], places[query], allowed, chosen[query], rows[query])
 
 
 @_inlined
-def _insert_all(line: Floats, start: int, stop: int, found: Floats, where: Places) -> None:
-    """Put the values of a part of a line where they belong among those found, which are sorted, largest first; the last ones go."""
-    last = len(found) - 1
-    for i in range(start, stop):
-        if line[i] > found[last]:
-            value, at = line[i], last
-            while at > 0 and found[at - 1] < value:
-                found[at], where[at] = found[at - 1], where[at - 1]
-                at -= 1
-            found[at], where[at] = value, i
+def _choose_of_line(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places) -> int:
+    count = 0
+    for i in range(len(best)):
+        if count == len(chosen) or best[i] == LEAST:
+            break
+        frame = places[i] >> PLACE_BITS
+        low, high = 0, len(allowed)
+        while low < high:  # where it is, if it is there
+            middle = (low + high) // 2
+            if allowed[middle, 0] < frame:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(allowed) and allowed[low, 0] == frame:
+            chosen[count], rows[count] = best[i], allowed[low, 1] + (places[i] - (frame << PLACE_BITS))
+            count += 1
+    for i in range(count, len(chosen)):
+        chosen[i], rows[i] = LEAST, 0
+    return count
 
 
 @compiled_sums
@@ -336,4 +356,6 @@ def compile_all() -> None:
     carry_pictures(maps[0], maps[0, :3], maps[0])
     normalise_odds(maps[0, 0], maps[0, 0])
     add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
-    find_largest(np.zeros((1, GROUP), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64))
+    places, allowed, counts = np.zeros((4, 8), np.int64), np.zeros((1, 2), np.int64), np.zeros(4, np.int64)
+    keep_best(maps[0, 0], 0, maps[0, 0], places)
+    choose_best(maps[0, 0], places, allowed, maps[0, 0], places, counts)

@@ -6,13 +6,16 @@ full, all but the newest frames become prototypes in long-term memory; when that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from xmem_core import kernels
 from xmem_core.affinity import (
     BLOCK_VALUES,
+    Affinity,
     count_usage,
     full_affinity,
     query_features,
@@ -20,6 +23,7 @@ from xmem_core.affinity import (
     top_k_affinity,
 )
 from xmem_core.bank import Bank
+from xmem_core.best_rows import BestRowsStore, FrameRows, NoStore, RowSearch
 from xmem_core.errors import CoreError
 from xmem_core.rows import Rows
 
@@ -76,14 +80,22 @@ class Footprint:
 
 
 Given = list["Tensor | None"]  # for each bank which of its rows exist, (rows,) bool; None: all of them
+FindAffinity = Callable[[Given], Affinity]
 
 
 class Memory:
     """Working and long-term memory of one propagation, read together with a permanent bank."""
 
-    def __init__(self, policy: MemoryPolicy, permanent: Bank, footprint: Footprint = Footprint()) -> None:
+    def __init__(
+        self,
+        policy: MemoryPolicy,
+        permanent: Bank,
+        footprint: Footprint = Footprint(),
+        best_rows: BestRowsStore = NoStore(),  # noqa: B008 - it holds nothing
+    ) -> None:
         self.policy = policy
         self.footprint = footprint
+        self.best_rows = best_rows
         self.permanent = permanent
         self.working = Bank()
         self.long_term = Bank()
@@ -97,8 +109,8 @@ class Memory:
         """The banks that have rows, in reading order."""
         return [bank for bank in (self.long_term, self.working, self.permanent) if bank.size]
 
-    def read(self, key: Tensor, selection: Tensor, object_ids: tuple[int, ...]) -> Tensor:
-        """Give the readout (N, CV, h, w) of the objects for a query key and selection (CK, h, w).
+    def read(self, frame: int, key: Tensor, selection: Tensor, object_ids: tuple[int, ...]) -> Tensor:
+        """Give the readout (N, CV, h, w) of the objects at a frame, for its query key and selection (CK, h, w).
 
         Objects whose rows exist at the same places share one affinity. Usage is counted by the affinity that sees most
         rows. Every object asked for must have a row.
@@ -109,10 +121,11 @@ class Memory:
             if not any(object_id in bank.object_ids for bank in banks):
                 raise CoreError(f"Object {object_id} has no rows in memory. Annotate it on a frame first.")
         query = query_features(_rows(key), _rows(selection)).to(banks[0].features().device)
+        find_affinity = self._begin_search(frame, query, banks)
         readouts: dict[int, Tensor] = {}
         usage: tuple[int, Tensor] | None = None
         for given, group in _group_by_rows(banks, object_ids):
-            used = self._read_group(query, banks, given, group, readouts)
+            used = self._read_group(query, banks, given, group, find_affinity, readouts)
             rows = sum(bank.size if part is None else int(part.sum()) for bank, part in zip(banks, given, strict=True))
             if usage is None or rows > usage[0]:
                 usage = (rows, used)
@@ -121,8 +134,37 @@ class Memory:
         stacked = torch.stack([readouts[object_id] for object_id in object_ids])  # (N, h*w, CV)
         return stacked.transpose(1, 2).unflatten(2, (height, width)).to(key.device)  # (N, CV, h, w)
 
+    def _begin_search(self, frame: int, query: Tensor, banks: list[Bank]) -> FindAffinity:
+        """Give what finds the affinity of a frame's queries (M, F) to the rows of the banks that are given."""
+        features = [bank.features() for bank in banks]
+        if self.policy.top_k == 0 or not kernels.can_take(query):
+            return lambda given: top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
+        loose = self.long_term.features() if self.long_term.size else query[:0]
+        frames, start = {}, loose.shape[0]
+        for bank in (self.working, self.permanent):
+            for number, rows in bank.frame_features():
+                frames[number] = FrameRows(rows, start)
+                start += rows.shape[0]
+        search = RowSearch(frame, query, frames, loose, self.policy.top_k, self.best_rows, self.footprint.block_values)
+
+        def find(given: Given) -> Affinity:
+            if all(part is None for part in given):
+                return search.find_affinity(frames)
+            exists = _join_given(banks, given)
+            # A frame's rows exist for an object all together, or not at all.
+            chosen = [number for number, rows in frames.items() if bool(exists[rows.start])]
+            return search.find_affinity(chosen, exists[: loose.shape[0]])
+
+        return find
+
     def _read_group(
-        self, query: Tensor, banks: list[Bank], given: Given, group: tuple[int, ...], readouts: dict[int, Tensor]
+        self,
+        query: Tensor,
+        banks: list[Bank],
+        given: Given,
+        group: tuple[int, ...],
+        find_affinity: FindAffinity,
+        readouts: dict[int, Tensor],
     ) -> Tensor:
         """Fill in the readouts (M, CV) of objects that have the same rows; give the usage (rows,)."""
         if self.policy.top_k == 0:
@@ -130,8 +172,7 @@ class Memory:
             for object_id in group:
                 readouts[object_id] = dense @ _join_values(banks, object_id)
             return dense.sum(0)
-        features = [bank.features() for bank in banks]
-        affinity = top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
+        affinity = find_affinity(given)
         sizes = [bank.size for bank in banks]
         for object_id in group:
             readouts[object_id] = read(affinity, [bank.value(object_id) for bank in banks], sizes)
@@ -225,11 +266,15 @@ def _group_by_rows(banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple
 
 def _read_densely(query: Tensor, banks: list[Bank], given: Given) -> Tensor:
     """Give the affinity (M, rows) of a softmax over all rows of all banks."""
+    return full_affinity(query, torch.cat([bank.features() for bank in banks]), _join_given(banks, given))
+
+
+def _join_given(banks: list[Bank], given: Given) -> Tensor:
+    """Give (rows,) bool through all banks: which rows exist."""
     parts = zip(banks, given, strict=True)
-    exists = [
-        torch.ones(bank.size, dtype=torch.bool, device=query.device) if part is None else part for bank, part in parts
-    ]
-    return full_affinity(query, torch.cat([bank.features() for bank in banks]), torch.cat(exists))
+    return torch.cat(
+        [bank.features().new_ones(bank.size, dtype=torch.bool) if part is None else part for bank, part in parts]
+    )
 
 
 def _join_values(banks: list[Bank], object_id: int) -> Tensor:

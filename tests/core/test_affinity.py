@@ -7,7 +7,6 @@ import torch
 
 from xmem_core.affinity import (
     count_usage,
-    find_best,
     full_affinity,
     memory_features,
     query_features,
@@ -84,18 +83,6 @@ def test_when_fewer_rows_than_k_exist_then_all_are_read():
 def test_when_memory_is_empty_then_it_says_what_to_do():
     with pytest.raises(ValueError, match="annotate a frame"):
         top_k_affinity(torch.zeros(1, 5), [torch.zeros(0, 5)], 3)
-
-
-def test_when_many_rows_are_searched_in_groups_then_the_best_are_those_of_a_full_sort():
-    for seed in SEEDS:
-        torch.manual_seed(seed)
-        scores = torch.randn(5, 30 * 8 * 5 + seed)
-        scores[:, seed % 7 :: 3] = -torch.inf
-        expected = scores.sort(1, descending=True)
-        values, places = find_best(scores, 30)
-        assert torch.equal(values, expected.values[:, :30])
-        assert torch.equal(scores.gather(1, places), values)
-        assert all(len(set(row)) == 30 for row in places.tolist())
 
 
 def test_when_memory_comes_in_parts_then_reading_equals_reading_it_whole():

@@ -92,19 +92,6 @@ def test_when_gradients_or_another_precision_are_wanted_then_tiles_are_not_used(
     assert asked
 
 
-def test_when_the_largest_are_looked_for_then_equal_ones_come_in_order_and_what_is_not_there_is_not_found():
-    scores = np.full((1, 96), -np.inf, np.float32)
-    scores[0, [3, 40, 41, 95]] = [1, 2, 2, 0.5]
-    best, places = np.zeros((1, 3), np.float32), np.full((1, 3), 7, np.int64)
-    kernels.find_largest(scores, best, places)
-    assert best.tolist() == [[2, 2, 1]]
-    assert places.tolist() == [[40, 41, 3]]
-    scores[0, [3, 40, 41]] = -np.inf
-    kernels.find_largest(scores, best, places)
-    assert best.tolist() == [[0.5, -np.inf, -np.inf]]
-    assert places.tolist() == [[95, 0, 0]]
-
-
 def test_when_there_is_nowhere_to_keep_what_was_compiled_then_it_is_compiled_all_the_same():
     namespace = {}
     exec("def double(values):\n    for i in range(len(values)):\n        values[i] *= 2\n", namespace)

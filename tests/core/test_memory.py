@@ -91,7 +91,7 @@ def test_when_objects_appear_late_and_long_term_memory_is_full_then_eviction_sti
     memory = Memory(POLICY, Bank())
     for frame in range(40):
         memory.write(frame, rows(frame, objects=(1,) if frame < 20 else (1, 2)))
-        memory.read(torch.randn(4, 1, 2), torch.rand(4, 1, 2), memory.object_ids)
+        memory.read(frame, torch.randn(4, 1, 2), torch.rand(4, 1, 2), memory.object_ids)
     assert memory.long_term.size <= POLICY.max_long_term
     assert memory.object_ids == (1, 2)
 
@@ -107,7 +107,7 @@ def test_when_an_object_has_no_rows_then_reading_it_names_the_object():
     memory = Memory(POLICY, Bank())
     write(memory, (1,))
     with pytest.raises(CoreError, match="Object 9 has no rows"):
-        memory.read(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), (1, 9))
+        memory.read(2, torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), (1, 9))
 
 
 @pytest.mark.parametrize(

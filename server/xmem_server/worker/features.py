@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +132,11 @@ class FeatureCache(BackgroundOwner):
         self._coming: dict[tuple[int, ...], Future[dict[int, FrameFeatures]]] = {}
         self._lock = threading.Lock()  # of the tiers and of what is coming
         self.encoded_count = 0
+
+    @property
+    def frames(self) -> AbstractSet[int]:
+        """The frame numbers of the plan's plates."""
+        return self._plates.keys()
 
     def _make_blocks(self) -> dict[int, tuple[int, ...]]:
         """Frames encoded together: neighbours by frame number, so that a batch is the same in every run of a plan.

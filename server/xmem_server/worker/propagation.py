@@ -34,6 +34,7 @@ from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, rel
 from xmem_server.worker.motion_cache import MotionCache
 from xmem_server.worker.preview import BeforeMattes, Preview
 from xmem_server.worker.reporting import JobPausedError, Reporter
+from xmem_server.worker.row_cache import RowCache
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class PropagationJob:
         self._skipped = 0
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder)
+        self._rows = RowCache(self._cache, self._folder, self._engine.policy.top_k)
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
         self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
         self._contexts = contextlib.ExitStack()
@@ -169,7 +171,7 @@ class PropagationJob:
         settings = self._plan.settings
         plates = sorted(plate.frame for plate in self._plan.plates)
         frames = tuple(frame for frame in plates if settings.first <= frame <= settings.last)
-        propagation = self._engine.start(frames, self._motion.fetch)
+        propagation = self._engine.start(frames, self._motion.fetch, self._rows)
         self._resume(propagation)
         looked = propagation.position  # all frames before it are being encoded
         for position in range(propagation.position, len(frames)):

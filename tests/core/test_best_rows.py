@@ -1,0 +1,181 @@
+"""The best rows of remembered frames: the same whatever was known before, and no more looked through than need be."""
+
+import numpy as np
+import pytest
+import torch
+
+from xmem_core import kernels
+from xmem_core.affinity import memory_features, query_features, similarity
+from xmem_core.bank import Bank
+from xmem_core.best_rows import BestRows, FrameRows, NoStore, RowSearch
+from xmem_core.memory import Memory, MemoryPolicy
+from xmem_core.rows import Rows
+
+SEEDS = range(50)
+ROWS, QUERIES, CHANNELS, TOP_K = 40, 9, 6, 5
+
+
+class Kept(dict):
+    """A store in memory that notes which frames were asked for and how often something was kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = 0
+
+    def fetch(self, frame):
+        return self.get(frame)
+
+    def keep(self, frame, found):
+        self[frame] = found
+        self.times += 1
+
+
+def picture(seed, count=ROWS):
+    torch.manual_seed(seed)
+    key = torch.randn(count, CHANNELS).round(decimals=0)  # many rows are equal
+    return memory_features(key, torch.ones(count, 1))
+
+
+def queries(seed):
+    torch.manual_seed(1000 + seed)
+    return query_features(torch.randn(QUERIES, CHANNELS).round(decimals=0), torch.ones(QUERIES, CHANNELS))
+
+
+def remember(frames, loose=0):
+    """Rows of frames, each frame's own ones, after some loose rows."""
+    found, start = {}, loose
+    for frame in frames:
+        found[frame] = FrameRows(picture(frame), start)
+        start += ROWS
+    return found
+
+
+def search(frames, store, seed=0, loose=0, reading=50):
+    rows = picture(7777, loose) if loose else torch.empty(0, 2 * CHANNELS + 1)
+    return RowSearch(reading, queries(seed), remember(frames, loose), rows, TOP_K, store)
+
+
+def assert_same(one, other):
+    assert torch.equal(one.indices, other.indices)
+    assert torch.equal(one.weights, other.weights)
+
+
+@torch.inference_mode()
+def test_when_rows_are_searched_by_frame_then_they_are_those_of_a_full_sort_equal_ones_by_frame_and_row():
+    for seed in SEEDS:
+        frames = [10, 20, -30, 40]
+        found = search(frames, NoStore(), seed).find_affinity(frames)
+        scores = torch.cat([similarity(queries(seed), picture(frame)) for frame in sorted(frames)], 1)
+        values, places = scores.sort(dim=1, descending=True, stable=True)  # in the order of frames
+        order = torch.tensor([frames.index(frame) for frame in sorted(frames)])
+        expected = order[places // ROWS] * ROWS + places % ROWS
+        assert torch.equal(found.indices, expected[:, :TOP_K])
+        assert torch.allclose(found.weights, values[:, :TOP_K].softmax(1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("loose", [0, 13])
+def test_when_frames_come_and_go_then_what_is_found_equals_a_search_from_nothing_to_the_last_bit(loose):
+    generator = np.random.default_rng(5)
+    for seed in SEEDS:
+        store = Kept()
+        for _ in range(6):
+            frames = [int(frame) for frame in generator.choice(12, generator.integers(1, 9), replace=False)]
+            known = search(frames, store, seed, loose)
+            fresh = search(frames, NoStore(), seed, loose)
+            chosen = frames[: int(generator.integers(1, len(frames) + 1))]
+            exists = torch.from_numpy(generator.random(loose) > 0.5)
+            assert_same(known.find_affinity(frames), fresh.find_affinity(frames))
+            assert_same(known.find_affinity(chosen, exists), fresh.find_affinity(chosen, exists))
+
+
+@torch.inference_mode()
+def test_when_a_frame_is_added_then_only_that_is_looked_through(monkeypatch):
+    store, looked = Kept(), []
+    keep_best = kernels.keep_best
+    monkeypatch.setattr(kernels, "keep_best", lambda *given: looked.append(given[1] >> 32) or keep_best(*given))
+    search([1, 2, 3], store)
+    assert sorted(looked) == [1, 2, 3]
+    looked.clear()
+    search([1, 2, 3], store)
+    assert looked == []
+    assert store.times == 1
+    search([1, 3, 4], store)
+    assert looked == [4]
+    assert store[50].frames == {1, 2, 3, 4}
+
+
+@torch.inference_mode()
+def test_when_the_best_rows_were_of_frames_that_are_gone_then_all_are_looked_through_again_and_that_is_kept():
+    store = Kept()
+    near, far = [1, 2, 3], [4, 5]
+    found = search([*near, *far], store)
+    own = store[50]
+    crowded = torch.where(torch.isin(own.places >> 32, torch.tensor(near)), own.places, 1 << 32)
+    store[50] = BestRows(
+        own.frames, own.similarities, crowded
+    )  # as if none of the best were of the frames that are left
+    found = search(far, store).find_affinity(far)
+    assert_same(found, search(far, NoStore()).find_affinity(far))
+    assert store[50].frames == set(far)
+
+
+@torch.inference_mode()
+def test_when_fewer_similarities_are_computed_at_once_then_the_rows_are_the_same():
+    for seed in SEEDS:
+        whole = search([1, 2, 3], NoStore(), seed, loose=13).find_affinity([1, 2, 3])
+        rows = remember([1, 2, 3], 13)
+        parts = RowSearch(50, queries(seed), rows, picture(7777, 13), TOP_K, NoStore(), 2 * ROWS).find_affinity(rows)
+        assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_when_there_are_fewer_rows_than_are_read_then_all_are_read():
+    rows = {1: FrameRows(picture(1, 3), 1)}
+    found = RowSearch(9, queries(0), rows, picture(2, 1), TOP_K, NoStore()).find_affinity([1])
+    assert sorted(found.indices[0].tolist()) == [0, 1, 2, 3]
+    assert torch.allclose(found.weights.sum(1), torch.ones(QUERIES))
+
+
+def test_when_the_best_are_kept_then_equal_ones_come_in_order_of_place_and_what_is_not_there_is_not_found():
+    best, places = np.full((1, 3), -np.inf, np.float32), np.zeros((1, 3), np.int64)
+    scores = np.full((1, 96), -np.inf, np.float32)
+    scores[0, [3, 40, 41, 95]] = [1, 2, 2, 0.5]
+    kernels.keep_best(scores, 1000, best, places)
+    assert best.tolist() == [[2, 2, 1]]
+    assert places.tolist() == [[1040, 1041, 1003]]
+    kernels.keep_best(scores, 500, best, places)  # the same again, at places before
+    assert best.tolist() == [[2, 2, 2]]
+    assert places.tolist() == [[540, 541, 1040]]
+    nothing = np.full((1, 96), -np.inf, np.float32)
+    kernels.keep_best(nothing, 0, best, places)
+    assert places.tolist() == [[540, 541, 1040]]
+
+
+def rows_of(seed, objects):
+    torch.manual_seed(seed)
+    values = {each: torch.randn(ROWS, 3) for each in objects}
+    return Rows(torch.randn(ROWS, CHANNELS), 1 + torch.rand(ROWS, 1), torch.rand(ROWS, CHANNELS), values, {})
+
+
+@torch.inference_mode()
+def test_when_memory_is_read_with_a_store_then_readouts_and_usage_equal_those_without_for_objects_of_other_frames_too():
+    policy = MemoryPolicy(mem_every=1, top_k=TOP_K, max_working_frames=4, min_working_frames=2, prototypes=3)
+    for seed in range(10):
+        store = Kept()
+        for keyed in ((0,), (0, 8), (8,)):
+            readouts = []
+            for best_rows in (store, NoStore()):
+                permanent = Bank()
+                for frame in keyed:
+                    permanent.append(frame, rows_of(100 * seed + frame, (1, 2)))
+                memory = Memory(policy, permanent, best_rows=best_rows)
+                read = []
+                for frame in range(1, 8):
+                    torch.manual_seed(frame)
+                    key, selection = torch.randn(CHANNELS, 2, 3), torch.rand(CHANNELS, 2, 3)
+                    read.append(memory.read(frame, key, selection, (1, 2)))
+                    memory.write(frame, rows_of(100 * seed + frame, (1,) if frame < 4 else (1, 2)))
+                readouts.append((torch.stack(read), memory.long_term.usage()))
+            assert torch.equal(readouts[0][0], readouts[1][0])
+            assert torch.equal(readouts[0][1], readouts[1][1])

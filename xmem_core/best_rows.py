@@ -1,0 +1,155 @@
+"""The rows of remembered frames that are most similar to what a frame asks for: looked for once, for masks have no part in it.
+
+Keys, shrinkage and selection are made of pictures alone. So which rows of one frame another one reads, and how similar they are, stays
+when a key is added or corrected: frames that are no longer remembered are passed over, and only those that are new are looked through.
+Twice as many rows are kept as are read, so that enough are left when some are passed over; if not, all are looked through again.
+
+What is found does not depend on what was known before, to the last bit: similarities are computed frame by frame, in products of the
+same shapes, and of equal ones the row of the earlier frame comes first. On the CPU only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from xmem_core import kernels
+from xmem_core.affinity import Affinity, similarity
+
+KEPT_PER_READ = 2  # rows kept for each one that is read
+NEAR_VALUES = (
+    1024 * 1024
+)  # similarities computed at once, at most: they are looked through while they are near the processor
+
+
+@dataclass(frozen=True)
+class BestRows:
+    """The most similar rows of some frames, for each of M queries of a frame.
+
+    ``similarities`` (M, K) float32, largest first, -inf where there were fewer; ``places`` (M, K) int64: frame << 32 | row.
+    """
+
+    frames: frozenset[int]  # that were looked through
+    similarities: Tensor
+    places: Tensor
+
+
+class BestRowsStore(Protocol):
+    """Where what a frame found is kept from one propagation to the next."""
+
+    def fetch(self, frame: int) -> BestRows | None:
+        """Give what a frame found when it was last propagated to; None when that is not known."""
+
+    def keep(self, frame: int, found: BestRows) -> None:
+        """Keep what a frame found."""
+
+
+class NoStore:
+    """A store for who does not come back: it keeps nothing."""
+
+    def fetch(self, _frame: int) -> BestRows | None:
+        """Give nothing."""
+        return None
+
+    def keep(self, _frame: int, _found: BestRows) -> None:
+        """Keep nothing."""
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """The prepared features (n, F) of a remembered frame's rows, and the place of the first among all rows of memory."""
+
+    features: Tensor
+    start: int
+
+
+@dataclass
+class RowSearch:
+    """What the queries (M, F) of one frame find in memory: in rows of other frames by number, and in loose ones (N, F), which come first.
+
+    ``block_values`` similarities are computed at once at most; with another number they may differ in the last bit.
+    """
+
+    frame: int
+    query: Tensor
+    frames: Mapping[int, FrameRows]
+    loose: Tensor
+    top_k: int
+    store: BestRowsStore
+    block_values: int = NEAR_VALUES
+    _found: BestRows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._found = self.store.fetch(self.frame) or self._find_nothing()
+        missing = self.frames.keys() - self._found.frames
+        if missing:
+            self._found = self._look_through(self._found, missing)
+            self.store.keep(self.frame, self._found)
+
+    def find_affinity(self, frames: Collection[int], exists: Tensor | None = None) -> Affinity:
+        """Give the affinity of each query to the rows of these frames, and the loose ones that exist (N,) bool, None for all.
+
+        Rows are counted through all of memory. There is at least one to be read.
+        """
+        values, indices = self._choose(frames)
+        self._keep_best(self.loose, 0, values, indices, exists)
+        count = min(self.top_k, self.loose.shape[0] + self._count_rows(frames))
+        return Affinity(indices[:, :count], torch.softmax(values[:, :count], 1))
+
+    def _keep_best(self, rows: Tensor, first: int, best: Tensor, places: Tensor, exists: Tensor | None = None) -> None:
+        """Put rows (n, F) where they belong among the best ones (M, k), the first of them at a place, those that exist (n,)."""
+        at_once = max(1, min(self.block_values, NEAR_VALUES) // max(1, rows.shape[0]))
+        for some, its_best, its_places in zip(
+            *(each.split(at_once) for each in (self.query, best, places)), strict=True
+        ):
+            scores = similarity(some, rows)
+            if exists is not None:
+                scores.masked_fill_(~exists, -torch.inf)
+            kernels.keep_best(scores.numpy(), first, its_best.numpy(), its_places.numpy())
+
+    def _count_rows(self, frames: Iterable[int]) -> int:
+        return sum(self.frames[frame].features.shape[0] for frame in frames)
+
+    def _find_nothing(self) -> BestRows:
+        size = (self.query.shape[0], KEPT_PER_READ * self.top_k)
+        return BestRows(frozenset(), torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int64))
+
+    def _look_through(self, known: BestRows, frames: Collection[int]) -> BestRows:
+        """Give what is known, and the best rows of more frames among it."""
+        similarities, places = known.similarities.clone(), known.places.clone()
+        # The nearest in time have the most similar rows: with them at hand, little of the others is looked into.
+        for frame in sorted(frames, key=lambda other: abs(other - self.frame)):
+            self._keep_best(self.frames[frame].features, frame << kernels.PLACE_BITS, similarities, places)
+        return BestRows(known.frames | frozenset(frames), similarities, places)
+
+    def _choose(self, frames: Collection[int]) -> tuple[Tensor, Tensor]:
+        """Give similarities and indices (M, top_k) of the best rows of frames; -inf at 0 where there are fewer."""
+        wanted = min(self.top_k, self._count_rows(frames))
+        chosen, indices, count = self._choose_known(self._found, frames)
+        if count < wanted:  # too many of what is known are of other frames
+            found = self._look_through(self._find_nothing(), frames)
+            chosen, indices, _ = self._choose_known(found, frames)
+            if self.frames.keys() == set(frames):
+                self.store.keep(self.frame, found)
+        return chosen, indices
+
+    def _choose_known(self, known: BestRows, frames: Iterable[int]) -> tuple[Tensor, Tensor, int]:
+        """Give what `_choose` gives, of what is known, and how many rows each query has at least."""
+        queries = self.query.shape[0]
+        chosen = torch.empty(queries, self.top_k)
+        indices = torch.empty(queries, self.top_k, dtype=torch.int64)
+        counts = torch.empty(queries, dtype=torch.int64)
+        allowed = torch.tensor([(frame, self.frames[frame].start) for frame in sorted(frames)], dtype=torch.int64)
+        kernels.choose_best(
+            known.similarities.numpy(),
+            known.places.numpy(),
+            allowed.reshape(-1, 2).numpy(),
+            chosen.numpy(),
+            indices.numpy(),
+            counts.numpy(),
+        )
+        return chosen, indices, int(counts.min())
