@@ -3,11 +3,13 @@
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.server.moving_scene import COUNT, FIRST, HEIGHT, WIDTH, save_scene
+from xmem_core.best_rows import BestRows
 from xmem_core.engine import Engine, FrameFeatures
 from xmem_core.features import ImageFeatures
 from xmem_core.images import PaddedCanvas, padding_for
@@ -22,6 +24,7 @@ from xmem_server.worker.features import Encoding, FeatureBudget, FeatureCache, T
 from xmem_server.worker.matte_summary import MatteSummary, SummaryCache, summarise
 from xmem_server.worker.matte_writer import as_stored
 from xmem_server.worker.memory_ladder import release_memory
+from xmem_server.worker.row_cache import RowCache
 
 CPU = torch.device("cpu")
 
@@ -188,6 +191,29 @@ def test_when_frames_were_looked_ahead_to_then_they_are_as_if_asked_for_and_enco
             assert torch.equal(ahead.fetch(frame).features.key, at_once.fetch(frame).features.key)
             assert torch.equal(ahead.fetch(frame).image, at_once.fetch(frame).image)
         assert ahead.encoded_count == at_once.encoded_count == COUNT
+
+
+def test_when_rows_were_found_then_they_come_back_for_the_same_pictures_alone(make_cache, network, decoder, scene):
+    cache, folder = make_cache()
+    found = BestRows(frozenset({FIRST, FIRST + 2}), torch.rand(4, 6), torch.arange(24).reshape(4, 6))
+    with cache:
+        rows = RowCache(cache, folder, 3)
+        assert rows.fetch(FIRST + 1) is None
+        rows.keep(FIRST + 1, found)
+        again = rows.fetch(FIRST + 1)
+        assert again.frames == found.frames
+        assert torch.equal(again.similarities, found.similarities)
+        assert torch.equal(again.places, found.places)
+        assert RowCache(cache, folder, 4).fetch(FIRST + 1) is None
+    changed = [replace(plate, sha256="other") if plate.frame == FIRST + 2 else plate for plate in scene]
+    for plates in (changed, [plate for plate in scene if plate.frame != FIRST + 2]):
+        encoding = Encoding("auto", "", (HEIGHT, WIDTH), (HEIGHT, WIDTH), "compact")
+        other = FeatureCache(Engine(network, MemoryPolicy()), decoder, plates, encoding, folder, FeatureBudget(batch=1))
+        single = FeatureCache(Engine(network, MemoryPolicy()), decoder, scene, encoding, folder, FeatureBudget(batch=1))
+        with single, other:
+            RowCache(single, folder, 3).keep(FIRST + 1, found)
+            assert RowCache(single, folder, 3).fetch(FIRST + 1) is not None
+            assert RowCache(other, folder, 3).fetch(FIRST + 1) is None
 
 
 def test_when_several_threads_want_the_same_frames_then_each_is_encoded_once(make_cache):

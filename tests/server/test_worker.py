@@ -97,6 +97,22 @@ def test_when_a_second_round_runs_then_no_frame_is_encoded_again(engine, scene, 
     assert "; 0 frames encoded" in of_kind(second, EngineDone)[0].summary
 
 
+def test_when_keys_come_move_and_go_then_each_round_equals_one_that_nothing_was_kept_of(engine, scene, tmp_path):
+    rounds = [(FIRST,), (FIRST, FIRST + 5), (FIRST + 3, FIRST + 5), (FIRST + 3,)]
+    for number, keyed in enumerate(rounds):
+        plans = [plan_of(tmp_path / name, *scene, keyed=keyed) for name in ("kept", f"fresh{number}")]
+        kept, fresh = (
+            # Memory frames lie otherwise with other keys, and some of them become prototypes.
+            finish(
+                engine,
+                replace(plan, settings=replace(plan.settings, mem_every=2, max_working_frames=3, min_working_frames=1)),
+            )
+            for plan in plans
+        )
+        assert matte_hashes(kept) == matte_hashes(fresh)
+        assert f"; {0 if number else COUNT} frames encoded" in of_kind(kept, EngineDone)[0].summary
+
+
 def test_when_a_cached_frame_is_broken_then_it_is_encoded_again_with_the_same_result(engine, scene, tmp_path):
     first = finish(engine, plan_of(tmp_path, *scene))
     for file in sorted((tmp_path / "cache").iterdir())[:3]:
