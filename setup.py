@@ -35,6 +35,7 @@ setup(
     },
     packages=[
         "xmem_core",
+        "xmem_core.kernels",
         *find_packages("server"),
         *find_packages("nuke_plugin", include=["xmem_protocol", "xmem_client", "xmem_nuke"]),
         "xmem_server.nuke_start",

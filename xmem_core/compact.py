@@ -157,7 +157,7 @@ class CompactKeyProjection(nn.Module):
     def __init__(self, key_dim: int) -> None:
         super().__init__()
         self.key_proj = BlockConv(DEEPEST_CHANNELS, key_dim)
-        self.d_proj = nn.Conv2d(DEEPEST_CHANNELS, 1, 3, padding=1)
+        self.d_proj = BlockConv(DEEPEST_CHANNELS, 1)
         self.e_proj = BlockConv(DEEPEST_CHANNELS, key_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,7 +272,7 @@ class CompactDecoder(nn.Module):
         self.skip4_prior = nn.Conv2d(2, 64, 1, bias=False)
         self.up4 = nn.Conv2d(96, 64, 1)
         self.block4 = LightResidualBlock(64, 64)
-        self.pred = nn.Conv2d(64, 1, 3, padding=1)
+        self.pred = BlockConv(64, 1)
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
 
     def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
@@ -290,7 +290,7 @@ class CompactDecoder(nn.Module):
         g8 = self.block8(skip8.add_(double_size(self.up8(g16))))
         skip4 = add_per_object(self.skip4_prior(prior), self.skip4_image(features.maps["f4"]))
         g4 = self.block4(skip4.add_(double_size(self.up4(g8))))
-        low = self.pred(F.relu(g4)) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
+        low = self.pred(g4, rectify=True) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
         logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas
         logits = unfold_objects(logits, objects)[:, :, 0].add(context.carried, alpha=CARRIED_GAIN)
         return Decoded(logits, (g16, g8, join_at_16(g4, low)))

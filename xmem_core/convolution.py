@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,6 +59,32 @@ def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = Non
     return result.permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class SingleKernel:
+    """A 3x3 kernel with one channel of outputs, as `convolve_to_one` takes it: ``weight`` (3, 3*CI), ``bias`` float32."""
+
+    weight: Tensor
+    bias: float
+
+
+def make_single_kernel(weight: Tensor, bias: Tensor | None) -> SingleKernel:
+    """Give the kernel for weight (1, CI, 3, 3) and bias (1,), or None for a bias of 0."""
+    laid = weight[0].permute(1, 2, 0)  # (3, 3, CI)
+    return SingleKernel(laid.reshape(3, -1).float().contiguous(), 0.0 if bias is None else float(bias))
+
+
+def convolve_to_one(maps: Tensor, kernel: SingleKernel, *, rectify: bool = False) -> Tensor:
+    """Give the convolution (B, 1, h, w) of maps (B, CI, h, w) with 0 around, channels last; ``rectify`` takes negative values as 0.
+
+    Each output is a sum along three lines of memory: libraries, made for many outputs, take ten times as long.
+    """
+    laid = _lay(maps)
+    result = maps.new_empty(laid.shape[:3])
+    least = kernels.ZERO if rectify else kernels.LEAST
+    kernels.convolve_to_one(laid.numpy(), kernel.weight.numpy(), np.float32(kernel.bias), least, result.numpy())
+    return result[:, None]
+
+
 def _lay(maps: Tensor) -> Tensor:
     """Give maps (B, C, h, w) as (B, h, w, C), contiguous: without a copy where they lie so."""
     return maps.permute(0, 2, 3, 1).contiguous()
@@ -82,15 +109,19 @@ class BlockConv(nn.Conv2d):
             IMAGE: slice(0, image_channels),
             OBJECT: slice(image_channels, None),
         }
-        self._tiled: dict[str, TiledKernel] = {}
+        self._kernels: dict[str, TiledKernel | SingleKernel] = {}
 
     @torch.no_grad()
     def tile(self) -> None:
-        """Have it computed by tiles from now on where that can be: 3x3, float32, on the CPU, without gradients. Weights may not change after."""
+        """Have it computed by loops of our own from now on where that can be: 3x3, float32, on the CPU, without gradients.
+
+        By tiles, or directly where it has one channel of outputs. Weights may not change after.
+        """
         if self.kernel_size != (3, 3):
             return
+        make_kernel = make_single_kernel if self.out_channels == 1 else make_tiled_kernel
         parts = (IMAGE, OBJECT) if self._channels[IMAGE].stop else (WHOLE,)
-        self._tiled = {part: make_tiled_kernel(*self._weights(part)) for part in parts}
+        self._kernels = {part: make_kernel(*self._weights(part)) for part in parts}
 
     def forward(self, x: Tensor, added: Tensor | None = None, *, rectify: bool = False) -> Tensor:
         """Give (B*N, CO, h, w) for x (B*N, CI, h, w), negative values taken as 0 where ``rectify``, plus ``added`` (B, CO, h, w)."""
@@ -108,10 +139,13 @@ class BlockConv(nn.Conv2d):
         return self.weight[:, self._channels[part]], None if part == OBJECT else self.bias
 
     def _compute(self, part: str, x: Tensor, added: Tensor | None, *, rectify: bool) -> Tensor:
-        tiled = self._tiled.get(part)
-        if tiled is not None and _can_tile(x):
-            return convolve_tiled(x, tiled, added, rectify=rectify)
-        y = F.conv2d(F.relu(x) if rectify else x, *self._weights(part), padding=self.padding)
+        own = self._kernels.get(part) if _can_tile(x) else None
+        if isinstance(own, TiledKernel):
+            return convolve_tiled(x, own, added, rectify=rectify)
+        if own is not None:
+            y = convolve_to_one(x, own, rectify=rectify)
+        else:
+            y = F.conv2d(F.relu(x) if rectify else x, *self._weights(part), padding=self.padding)
         return y if added is None else add_per_object(y, added)
 
 

@@ -23,7 +23,7 @@ from xmem_core.images import (
     PaddedCanvas,
     normalise,
     padding_for,
-    resize_area,
+    shrink,
     to_grey,
     working_shape,
 )
@@ -107,11 +107,11 @@ class Engine:
         """Give the features of each image of (B, 3, H, W), RGB display-referred 0..1, on the network's device."""
         config = self.network.config
         canvas = self.canvas_for(*images.shape[-2:])
-        normalised = normalise(images, config.mean, config.std)
         if isinstance(canvas, PaddedCanvas):
-            image = seen = canvas.lay(normalised)
+            image = seen = canvas.lay(normalise(images, config.mean, config.std))
         else:
-            image, seen = to_grey(images), canvas.padding.pad(resize_area(normalised, canvas.working))
+            small = shrink(images, canvas.working, config.mean, config.std)
+            image, seen = to_grey(images), canvas.padding.pad(small)
         with self.computing():
             features = self.network.prepare(self.network.encode_key(seen))
         return [

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core import kernels
 from xmem_core.errors import CoreError
 
 MULTIPLE = 16  # the network's stride
@@ -128,6 +130,18 @@ def even_shape(height: int, width: int) -> tuple[int, int]:
     return height + height % 2, width + width % 2
 
 
+def shrink(
+    images: Tensor, shape: tuple[int, int], mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """Give images (B, 3, H, W) 0..1 averaged to (B, 3, *shape), minus mean, over std."""
+    if not kernels.can_take(images):
+        return normalise(resize_area(images, shape), mean, std)
+    pictures = images.permute(0, 2, 3, 1).contiguous()  # (B, H, W, 3): no copy where colours lie together
+    small = pictures.new_empty(len(pictures), *shape, 3)
+    kernels.shrink(pictures.numpy(), np.array(mean, np.float32), np.array(std, np.float32), small.numpy())
+    return small.permute(0, 3, 1, 2)
+
+
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """Give (B, 3, H, W) images 0..1 minus mean, over std."""
     shift = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
@@ -135,13 +149,15 @@ def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float
     return (images - shift) / scale
 
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of R, G, B
-
-
 def to_grey(images: Tensor) -> Tensor:
     """Give the brightness (B, 1, H, W) uint8 of images (B, 3, H, W) 0..1."""
-    luma = images[:, :1] * LUMA[0]
-    for channel, weight in enumerate(LUMA[1:], 1):
+    if kernels.can_take(images):
+        pictures = images.permute(0, 2, 3, 1).contiguous()  # (B, H, W, 3): no copy where colours lie together
+        grey = torch.empty(pictures.shape[:3], dtype=torch.uint8)
+        kernels.find_brightness(pictures.numpy(), grey.numpy())
+        return grey[:, None]
+    luma = images[:, :1] * kernels.LUMA[0]
+    for channel, weight in enumerate(kernels.LUMA[1:], 1):
         luma.add_(images[:, channel : channel + 1], alpha=weight)
     return luma.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
 

@@ -96,7 +96,7 @@ class KeyProjection(nn.Module):
     def __init__(self, channels: int, key_dim: int) -> None:
         super().__init__()
         self.key_proj = BlockConv(channels, key_dim)
-        self.d_proj = nn.Conv2d(channels, 1, 3, padding=1)
+        self.d_proj = BlockConv(channels, 1)
         self.e_proj = BlockConv(channels, key_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         self.hidden_update = HiddenUpdater((512, 256, 257), 256, hidden_dim)
         self.up_16_8 = UpsampleBlock(512, 512, 256)
         self.up_8_4 = UpsampleBlock(256, 256, 256)
-        self.pred = nn.Conv2d(256, 1, 3, padding=1)
+        self.pred = BlockConv(256, 1)
 
     def prepare(self, features: KeyFeatures) -> dict[str, Tensor]:
         """Give what this part needs of images alone, by name."""
@@ -162,7 +162,7 @@ class Decoder(nn.Module):
         g16 = self.fuser(features.maps["decoder_fuser"], per_object)
         g8 = self.up_16_8(features.maps["skip8"], g16)
         g4 = self.up_8_4(features.maps["skip4"], g8)
-        low = self.pred(F.relu(g4))
+        low = self.pred(g4, rectify=True)
         logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
         return Decoded(unfold_objects(logits, objects)[:, :, 0], (g16, g8, join_at_16(g4, low)))
 

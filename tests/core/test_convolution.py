@@ -76,6 +76,19 @@ def test_when_a_convolution_is_computed_in_halves_then_their_sum_is_the_whole(ha
         assert (halves(whole, rectify=True) - wanted).abs().max() < NEAR
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (9, 14)])
+@pytest.mark.parametrize("rectify", [False, True])
+def test_when_maps_are_convolved_to_one_channel_then_it_is_the_direct_convolution(shape, rectify):
+    torch.manual_seed(3)
+    conv, maps = BlockConv(19, 1), torch.randn(2, 19, *shape)
+    with torch.inference_mode():
+        expected = conv(maps, rectify=rectify)
+        tile_convolutions(conv)
+        found = conv(maps, rectify=rectify)
+    assert not torch.equal(found, expected) or shape == (1, 1)  # it was another way
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_when_gradients_or_another_precision_are_wanted_then_tiles_are_not_used(monkeypatch):
     conv = BlockConv(4, 4)
     tile_convolutions(conv)

@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from xmem_core.errors import CoreError
-from xmem_core.images import FineCanvas, even_shape, harden, padding_for, split_ids, to_grey, working_shape
+from xmem_core.images import (
+    FineCanvas,
+    even_shape,
+    harden,
+    normalise,
+    padding_for,
+    resize_area,
+    shrink,
+    split_ids,
+    to_grey,
+    working_shape,
+)
 from xmem_core.mattes import make_mattes
 
 
@@ -92,8 +103,27 @@ def test_when_sides_are_odd_then_the_even_shape_has_one_pixel_more():
     assert even_shape(481, 854) == (482, 854)
 
 
+@pytest.mark.parametrize(
+    "shapes", [((480, 854), (360, 640)), ((31, 17), (7, 5)), ((10, 12), (10, 12)), ((9, 9), (1, 1))]
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_when_pictures_are_made_smaller_in_a_loop_then_they_are_the_mean_and_normalised(shapes, together):
+    before, after = shapes
+    torch.manual_seed(5)
+    images = torch.rand(2, 3, *before)
+    if together:
+        images = images.contiguous(memory_format=torch.channels_last)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.5)
+    with torch.inference_mode():
+        found = shrink(images, after, mean, std)
+    assert torch.allclose(found, normalise(resize_area(images, after), mean, std), atol=1e-5)
+    assert torch.equal(shrink(images, after, mean, std), normalise(resize_area(images, after), mean, std))
+
+
 def test_when_colours_become_grey_then_they_weigh_as_the_eye_sees_them():
     colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [2, 2, 2], [-1, 0, 0]])
-    grey = to_grey(colours.T.reshape(1, 3, 1, 6))
-    assert grey.shape == (1, 1, 1, 6)
-    assert grey.flatten().tolist() == [76, 150, 29, 255, 255, 0]
+    for wants_gradients in (False, True):  # in a loop, and in torch
+        with torch.set_grad_enabled(wants_gradients):
+            grey = to_grey(colours.T.reshape(1, 3, 1, 6))
+        assert grey.shape == (1, 1, 1, 6)
+        assert grey.flatten().tolist() == [76, 150, 29, 255, 255, 0]

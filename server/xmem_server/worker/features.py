@@ -32,7 +32,7 @@ from xmem_server.worker.cache_folder import CacheFolder, digest
 BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
 KEY_FIELDS = ("key", "shrinkage", "selection")
 IMAGE = "image"
-_LAYOUT = 4  # of the files: raise it whenever they lie or are computed otherwise
+_LAYOUT = 5  # of the files: raise it whenever they lie or are computed otherwise
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class FeatureCache(BackgroundOwner):
             return self._coming[block]
 
     def _decode_block(self, block: tuple[int, ...]) -> dict[int, Tensor]:
-        """Give the plates (3, H, W) of a block that can be read, and note the others."""
+        """Give the plates (H, W, 3) of a block that can be read, and note the others."""
         images = {}
         for frame in block:
             plate = self._plates[frame]
@@ -210,7 +210,7 @@ class FeatureCache(BackgroundOwner):
             except InputError as error:
                 self._unreadable[frame] = str(say_which(f"Frame {frame}'s plate", error))
                 continue
-            images[frame] = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+            images[frame] = torch.from_numpy(pixels)
         return images
 
     def _encode_block(self, block: tuple[int, ...]) -> dict[int, FrameFeatures]:
@@ -235,10 +235,10 @@ class FeatureCache(BackgroundOwner):
         return found
 
     def _encode_images(self, images: dict[int, Tensor]) -> dict[int, FrameFeatures]:
-        """Give the features of images (3, H, W) by frame, and keep them."""
+        """Give the features of images (H, W, 3) by frame, and keep them."""
         if not images:
             return {}
-        batch = torch.stack(list(images.values())).to(self._device)  # (B, 3, H, W)
+        batch = torch.stack(list(images.values())).to(self._device).permute(0, 3, 1, 2)  # (B, 3, H, W)
         self.encoded_count += len(images)
         found = dict(zip(images, self._engine.encode(batch), strict=True))
         for frame, features in found.items():

@@ -1,0 +1,59 @@
+"""Loops over pixels and rows that no library call has, compiled for this CPU by Numba."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmem_core.kernels.compiling import LEAST, ZERO, can_take, compiled
+from xmem_core.kernels.pictures import (
+    LEAST_PROBABILITY,
+    LUMA,
+    carry_pictures,
+    find_brightness,
+    normalise_odds,
+    shrink,
+    widen,
+)
+from xmem_core.kernels.rows import PLACE_BITS, add_excess, choose_best, keep_best
+from xmem_core.kernels.tiles import TILE, bring_tiles, convolve_to_one, lay_tiles
+
+__all__ = [
+    "LEAST",
+    "LEAST_PROBABILITY",
+    "LUMA",
+    "PLACE_BITS",
+    "TILE",
+    "ZERO",
+    "add_excess",
+    "bring_tiles",
+    "can_take",
+    "carry_pictures",
+    "choose_best",
+    "compile_all",
+    "compiled",
+    "convolve_to_one",
+    "find_brightness",
+    "keep_best",
+    "lay_tiles",
+    "normalise_odds",
+    "shrink",
+    "widen",
+]
+
+
+def compile_all() -> None:
+    """Have every kernel compiled, or fetched from where an earlier process left it: seconds once, then half a second."""
+    maps, tiles = np.zeros((1, 4, 4, 8), np.float32), np.zeros((36, 1, 8), np.float32)
+    lay_tiles(maps, tiles, 0, LEAST)
+    bring_tiles(tiles, maps[0, 0, 0], maps, maps, 0)
+    convolve_to_one(maps, np.zeros((3, 24), np.float32), ZERO, LEAST, maps[..., 0].copy())
+    widen(maps[0], maps[0])
+    carry_pictures(maps[0], maps[0, :3], maps[0])
+    normalise_odds(maps[0, 0], maps[0, 0])
+    pictures, colour = np.zeros((1, 4, 4, 3), np.float32), np.ones(3, np.float32)
+    shrink(pictures, colour, colour, pictures.copy())
+    find_brightness(pictures, np.zeros((1, 4, 4), np.uint8))
+    add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
+    places, allowed, counts = np.zeros((4, 8), np.int64), np.zeros((1, 2), np.int64), np.zeros(4, np.int64)
+    keep_best(maps[0, 0], 0, maps[0, 0], places)
+    choose_best(maps[0, 0], places, allowed, maps[0, 0], places, counts)

@@ -1,0 +1,52 @@
+"""How loops that no library call has are compiled for this CPU, by Numba.
+
+Compiling takes seconds, once: what comes of it is kept on disk beside the loop's own file, or in the user's cache folder. Arrays are
+C-contiguous. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import config, njit
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
+_Kernel = Callable[..., None]
+
+config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
+config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
+
+ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
+LEAST = np.float32(-np.inf)
+_MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
+_SUMS = _MATHS | {"reassoc"}  # and a sum's terms may be added in any order, many at a time
+inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
+
+
+def compiled(function: _Kernel) -> _Kernel:
+    """Give a function that runs compiled, on all threads, without the GIL; compiled anew by each process where there is nowhere to keep it."""
+    return _compile(function, _MATHS)
+
+
+def compiled_sums(function: _Kernel) -> _Kernel:
+    """Give a function as `compiled` does, for sums along lines: in which order they are added is the processor's."""
+    return _compile(function, _SUMS)
+
+
+def _compile(function: _Kernel, maths: set[str]) -> _Kernel:
+    decorate = functools.partial(njit, parallel=True, nogil=True, fastmath=maths, error_model="numpy")
+    try:
+        return decorate(cache=True)(function)
+    except RuntimeError:  # neither beside the file nor in a cache folder of the user's
+        return decorate(cache=False)(function)
+
+
+def can_take(tensor: torch.Tensor) -> bool:
+    """Say whether loops that are compiled may take a tensor's place: it is on the CPU, and nobody wants gradients."""
+    return tensor.device.type == "cpu" and not torch.is_grad_enabled()

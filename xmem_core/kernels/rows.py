@@ -1,0 +1,94 @@
+"""Rows of memory: the best of many similarities, and sums of differences."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from xmem_core.kernels.compiling import LEAST, ZERO, Floats, Places, compiled, compiled_sums, inlined
+
+GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
+PLACE_BITS = 32  # of a place that say which row of its frame it is
+
+
+@compiled
+def keep_best(scores: Floats, first: int, best: Floats, places: Places) -> None:
+    """Put the scores (M, N) of places ``first``, ``first`` + 1, ... where they belong among the best (M, k) of each row, at places (M, k).
+
+    Those are sorted, largest first, of equal ones the lower place first; the last ones go. So in which order scores come makes no
+    difference. -inf stands for nothing. Only groups of which the largest is good enough are looked into.
+    """
+    for query in prange(scores.shape[0]):
+        _keep_of_line(scores[query], first, best[query], places[query])
+
+
+@inlined
+def _keep_of_line(line: Floats, first: int, best: Floats, places: Places) -> None:
+    groups, last = len(line) // GROUP, len(best) - 1
+    for group in range(groups):
+        largest = line[group * GROUP]
+        for i in range(group * GROUP, (group + 1) * GROUP):
+            largest = max(largest, line[i])
+        if largest >= best[last]:
+            for i in range(group * GROUP, (group + 1) * GROUP):
+                _insert(line[i], first + i, best, places)
+    for i in range(groups * GROUP, len(line)):
+        _insert(line[i], first + i, best, places)
+
+
+@inlined
+def _insert(score: np.float32, place: int, best: Floats, places: Places) -> None:
+    at = len(best) - 1
+    if score > best[at] or (score == best[at] and place < places[at]):
+        while at > 0 and (best[at - 1] < score or (best[at - 1] == score and places[at - 1] > place)):
+            best[at], places[at] = best[at - 1], places[at - 1]
+            at -= 1
+        best[at], places[at] = score, place
+
+
+@compiled
+def choose_best(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places, counts: Places) -> None:
+    """Fill chosen and rows (M, k) with the first of the best (M, K) that are allowed, and counts (M,) with how many these are.
+
+    A place is ``frame << PLACE_BITS | row``. ``allowed`` (n, 2) has frames, ascending, and what is added to their rows. What is left over is
+    -inf at row 0.
+    """
+    for query in prange(best.shape[0]):
+        counts[query] = _choose_of_line(best[query], places[query], allowed, chosen[query], rows[query])
+
+
+@inlined
+def _choose_of_line(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places) -> int:
+    count = 0
+    for i in range(len(best)):
+        if count == len(chosen) or best[i] == LEAST:
+            break
+        frame = places[i] >> PLACE_BITS
+        low, high = 0, len(allowed)
+        while low < high:  # where it is, if it is there
+            middle = (low + high) // 2
+            if allowed[middle, 0] < frame:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(allowed) and allowed[low, 0] == frame:
+            chosen[count], rows[count] = best[i], allowed[low, 1] + (places[i] - (frame << PLACE_BITS))
+            count += 1
+    for i in range(count, len(chosen)):
+        chosen[i], rows[i] = LEAST, 0
+    return count
+
+
+@compiled_sums
+def add_excess(larger: Floats, smaller: Floats, sums: Floats) -> None:
+    """Fill sums (M,) with by how much each row of larger (M, N) is above smaller (M, N), where it is, all added up."""
+    for row in prange(larger.shape[0]):
+        sums[row] = _add_line(larger[row], smaller[row])
+
+
+@inlined
+def _add_line(larger: Floats, smaller: Floats) -> np.float32:
+    total = ZERO
+    for i in range(len(larger)):
+        total += max(larger[i] - smaller[i], ZERO)
+    return total
