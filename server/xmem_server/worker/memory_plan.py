@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from xmem_core.affinity import BLOCK_VALUES
+from xmem_core.best_rows import NEAR_VALUES
 from xmem_core.images import MULTIPLE, working_shape
 from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.network import NetworkConfig
@@ -50,7 +50,7 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(540 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
+    "compact": NetworkCosts(530 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
     "xmem": NetworkCosts(1600 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
@@ -82,7 +82,7 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     long_term = min(settings.max_long_term, load.frames // settings.mem_every * settings.prototypes)
     rows = (load.keyed + working) * positions + (long_term if settings.long_term else 0)
     columns = 4 * config.key_dim + 4 + load.objects * config.value_dim
-    similarities = min(BLOCK_VALUES, rows * positions) * _FLOAT
+    similarities = min(NEAR_VALUES, rows * positions) * _FLOAT
     computing = pixels * (batch * costs.encoding + load.objects * costs.decoding)
     pictures = load.objects * matte_pixels * costs.matte + shot.width * shot.height * costs.plate
     return round(
