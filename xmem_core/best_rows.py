@@ -5,13 +5,14 @@ when a key is added or corrected: frames that are no longer remembered are passe
 Twice as many rows are kept as are read, so that enough are left when some are passed over; if not, all are looked through again.
 
 What is found does not depend on what was known before, to the last bit: similarities are computed frame by frame, in products of the
-same shapes, and of equal ones the row of the earlier frame comes first. On the CPU only.
+same shapes, and of equal ones the row of the earlier frame comes first. Where memory's rows lie on the CPU only.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -21,6 +22,7 @@ from xmem_core import kernels
 from xmem_core.affinity import Affinity, similarity
 
 KEPT_PER_READ = 2  # rows kept for each one that is read
+MOST_READ = 100  # rows that a query may read: with more, putting them in order takes longer than sorting everything
 NEAR_VALUES = (
     1024 * 1024
 )  # similarities computed at once, at most: they are looked through while they are near the processor
@@ -59,6 +61,9 @@ class NoStore:
         """Keep nothing."""
 
 
+NO_STORE: BestRowsStore = NoStore()
+
+
 @dataclass(frozen=True)
 class FrameRows:
     """The prepared features (n, F) of a remembered frame's rows, and the place of the first among all rows of memory."""
@@ -69,9 +74,10 @@ class FrameRows:
 
 @dataclass
 class RowSearch:
-    """What the queries (M, F) of one frame find in memory: in rows of other frames by number, and in loose ones (N, F), which come first.
+    """What the queries (M, F) of a frame find in memory: in rows of other frames by number, and in loose ones (N, F), which come first.
 
-    ``block_values`` similarities are computed at once at most; with another number they may differ in the last bit.
+    All frames have as many rows. At most ``block_values`` similarities are computed at once; what is found with another number may differ
+    in the last bit, and does not belong into one store.
     """
 
     frame: int
@@ -81,59 +87,52 @@ class RowSearch:
     top_k: int
     store: BestRowsStore
     block_values: int = NEAR_VALUES
-    _found: BestRows = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._found = self.store.fetch(self.frame) or self._find_nothing()
-        missing = self.frames.keys() - self._found.frames
-        if missing:
-            self._found = self._look_through(self._found, missing)
-            self.store.keep(self.frame, self._found)
 
     def find_affinity(self, frames: Collection[int], exists: Tensor | None = None) -> Affinity:
         """Give the affinity of each query to the rows of these frames, and the loose ones that exist (N,) bool, None for all.
 
         Rows are counted through all of memory. There is at least one to be read.
         """
-        values, indices = self._choose(frames)
+        rows = sum(self.frames[frame].features.shape[0] for frame in frames)
+        values, indices = self._choose(frames, min(self.top_k, rows))
         self._keep_best(self.loose, 0, values, indices, exists)
-        count = min(self.top_k, self.loose.shape[0] + self._count_rows(frames))
+        count = min(self.top_k, self.loose.shape[0] + rows)
         return Affinity(indices[:, :count], torch.softmax(values[:, :count], 1))
 
-    def _keep_best(self, rows: Tensor, first: int, best: Tensor, places: Tensor, exists: Tensor | None = None) -> None:
-        """Put rows (n, F) where they belong among the best ones (M, k), the first of them at a place, those that exist (n,)."""
-        at_once = max(1, min(self.block_values, NEAR_VALUES) // max(1, rows.shape[0]))
-        for some, its_best, its_places in zip(
-            *(each.split(at_once) for each in (self.query, best, places)), strict=True
-        ):
-            scores = similarity(some, rows)
-            if exists is not None:
-                scores.masked_fill_(~exists, -torch.inf)
-            kernels.keep_best(scores.numpy(), first, its_best.numpy(), its_places.numpy())
-
-    def _count_rows(self, frames: Iterable[int]) -> int:
-        return sum(self.frames[frame].features.shape[0] for frame in frames)
+    @functools.cached_property
+    def _found(self) -> BestRows:
+        """The best rows of all frames."""
+        known = self.store.fetch(self.frame)
+        if known is None or not self._fits(known):
+            known = self._find_nothing()
+        missing = self.frames.keys() - known.frames
+        if not missing:
+            return known
+        found = self._look_through(known, missing)
+        self.store.keep(self.frame, found)
+        return found
 
     def _find_nothing(self) -> BestRows:
         size = (self.query.shape[0], KEPT_PER_READ * self.top_k)
         return BestRows(frozenset(), torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int64))
 
-    def _look_through(self, known: BestRows, frames: Collection[int]) -> BestRows:
-        """Give what is known, and the best rows of more frames among it."""
-        similarities, places = known.similarities.clone(), known.places.clone()
-        # The nearest in time have the most similar rows: with them at hand, little of the others is looked into.
-        for frame in sorted(frames, key=lambda other: abs(other - self.frame)):
-            self._keep_best(self.frames[frame].features, frame << kernels.PLACE_BITS, similarities, places)
-        return BestRows(known.frames | frozenset(frames), similarities, places)
+    def _fits(self, known: BestRows) -> bool:
+        """Whether something can be what this search found: from its numbers places in memory are computed, unchecked."""
+        wanted = self._find_nothing()
+        pairs = ((known.similarities, wanted.similarities), (known.places, wanted.places))
+        if any(one.shape != other.shape or one.dtype != other.dtype for one, other in pairs):
+            return False
+        rows = max((part.features.shape[0] for part in self.frames.values()), default=0)
+        return bool(((known.places & kernels.ROW_OF_PLACE) < rows).all())
 
-    def _choose(self, frames: Collection[int]) -> tuple[Tensor, Tensor]:
-        """Give similarities and indices (M, top_k) of the best rows of frames; -inf at 0 where there are fewer."""
-        wanted = min(self.top_k, self._count_rows(frames))
+    def _choose(self, frames: Collection[int], wanted: int) -> tuple[Tensor, Tensor]:
+        """Give similarities and indices (M, top_k) of the best rows of frames; -inf at 0 where there are fewer than are wanted."""
         chosen, indices, count = self._choose_known(self._found, frames)
         if count < wanted:  # too many of what is known are of other frames
             found = self._look_through(self._find_nothing(), frames)
             chosen, indices, _ = self._choose_known(found, frames)
             if self.frames.keys() == set(frames):
+                self._found = found
                 self.store.keep(self.frame, found)
         return chosen, indices
 
@@ -153,3 +152,22 @@ class RowSearch:
             counts.numpy(),
         )
         return chosen, indices, int(counts.min())
+
+    def _look_through(self, known: BestRows, frames: Collection[int]) -> BestRows:
+        """Give what is known, and the best rows of more frames among it."""
+        similarities, places = known.similarities.clone(), known.places.clone()
+        # The nearest in time have the most similar rows: with them at hand, little of the others is looked into.
+        for frame in sorted(frames, key=lambda other: abs(other - self.frame)):
+            self._keep_best(self.frames[frame].features, frame << kernels.PLACE_BITS, similarities, places)
+        return BestRows(known.frames | frozenset(frames), similarities, places)
+
+    def _keep_best(self, rows: Tensor, first: int, best: Tensor, places: Tensor, exists: Tensor | None = None) -> None:
+        """Put rows (n, F) where they belong among the best ones (M, k), the first of them at a place, those that exist (n,) bool."""
+        # Parts of nearly equal size: a product for one query alone would be computed otherwise, and differ in the last bit.
+        parts = -(-self.query.shape[0] * rows.shape[0] // min(self.block_values, NEAR_VALUES)) or 1
+        split = (each.tensor_split(parts) for each in (self.query, best, places))
+        for some, its_best, its_places in zip(*split, strict=True):
+            scores = similarity(some, rows)
+            if exists is not None:
+                scores.masked_fill_(~exists, -torch.inf)
+            kernels.keep_best(scores.numpy(), first, its_best.numpy(), its_places.numpy())

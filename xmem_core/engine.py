@@ -13,20 +13,11 @@ import torch
 from torch import Tensor
 
 from xmem_core.bank import Bank
-from xmem_core.best_rows import BestRowsStore, NoStore
+from xmem_core.best_rows import NO_STORE, BestRowsStore
 from xmem_core.carrier import Carrier
 from xmem_core.errors import CoreError
 from xmem_core.features import FrameContext, ImageFeatures
-from xmem_core.images import (
-    Canvas,
-    FineCanvas,
-    PaddedCanvas,
-    normalise,
-    padding_for,
-    shrink,
-    to_grey,
-    working_shape,
-)
+from xmem_core.images import Canvas, FineCanvas, PaddedCanvas, normalise, padding_for, shrink, to_grey, working_shape
 from xmem_core.memory import PERMANENT_EVERY, PERMANENT_FIRST, Footprint, Memory, MemoryPolicy
 from xmem_core.motion import MotionSource, no_motion
 from xmem_core.network import XMem, aggregate_objects
@@ -208,10 +199,7 @@ class Engine:
         self.permanent.remove(frame)
 
     def start(
-        self,
-        frames: tuple[int, ...],
-        motion: MotionSource = no_motion,
-        best_rows: BestRowsStore = NoStore(),  # noqa: B008 - it holds nothing
+        self, frames: tuple[int, ...], motion: MotionSource = no_motion, best_rows: BestRowsStore = NO_STORE
     ) -> Propagation:
         """Give a propagation over these frame numbers, in this order.
 

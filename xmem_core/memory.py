@@ -23,7 +23,7 @@ from xmem_core.affinity import (
     top_k_affinity,
 )
 from xmem_core.bank import Bank
-from xmem_core.best_rows import BestRowsStore, FrameRows, NoStore, RowSearch
+from xmem_core.best_rows import MOST_READ, NO_STORE, BestRowsStore, FrameRows, RowSearch
 from xmem_core.errors import CoreError
 from xmem_core.rows import Rows
 
@@ -91,7 +91,7 @@ class Memory:
         policy: MemoryPolicy,
         permanent: Bank,
         footprint: Footprint = Footprint(),
-        best_rows: BestRowsStore = NoStore(),  # noqa: B008 - it holds nothing
+        best_rows: BestRowsStore = NO_STORE,
     ) -> None:
         self.policy = policy
         self.footprint = footprint
@@ -121,11 +121,14 @@ class Memory:
             if not any(object_id in bank.object_ids for bank in banks):
                 raise CoreError(f"Object {object_id} has no rows in memory. Annotate it on a frame first.")
         query = query_features(_rows(key), _rows(selection)).to(banks[0].features().device)
-        find_affinity = self._begin_search(frame, query, banks)
+        find_affinity = self._begin_search(frame, query, banks) if self.policy.top_k else None
         readouts: dict[int, Tensor] = {}
         usage: tuple[int, Tensor] | None = None
         for given, group in _group_by_rows(banks, object_ids):
-            used = self._read_group(query, banks, given, group, find_affinity, readouts)
+            if find_affinity is None:
+                used = _read_group_densely(query, banks, given, group, readouts)
+            else:
+                used = _read_group(find_affinity(given), banks, group, readouts)
             rows = sum(bank.size if part is None else int(part.sum()) for bank, part in zip(banks, given, strict=True))
             if usage is None or rows > usage[0]:
                 usage = (rows, used)
@@ -136,16 +139,17 @@ class Memory:
 
     def _begin_search(self, frame: int, query: Tensor, banks: list[Bank]) -> FindAffinity:
         """Give what finds the affinity of a frame's queries (M, F) to the rows of the banks that are given."""
-        features = [bank.features() for bank in banks]
-        if self.policy.top_k == 0 or not kernels.can_take(query):
-            return lambda given: top_k_affinity(query, features, self.policy.top_k, given, self.footprint.block_values)
+        top_k = self.policy.top_k
+        if top_k > MOST_READ or not kernels.can_take(query):
+            features = [bank.features() for bank in banks]
+            return lambda given: top_k_affinity(query, features, top_k, given, self.footprint.block_values)
         loose = self.long_term.features() if self.long_term.size else query[:0]
         frames, start = {}, loose.shape[0]
         for bank in (self.working, self.permanent):
             for number, rows in bank.frame_features():
                 frames[number] = FrameRows(rows, start)
                 start += rows.shape[0]
-        search = RowSearch(frame, query, frames, loose, self.policy.top_k, self.best_rows, self.footprint.block_values)
+        search = RowSearch(frame, query, frames, loose, top_k, self.best_rows, self.footprint.block_values)
 
         def find(given: Given) -> Affinity:
             if all(part is None for part in given):
@@ -156,27 +160,6 @@ class Memory:
             return search.find_affinity(chosen, exists[: loose.shape[0]])
 
         return find
-
-    def _read_group(
-        self,
-        query: Tensor,
-        banks: list[Bank],
-        given: Given,
-        group: tuple[int, ...],
-        find_affinity: FindAffinity,
-        readouts: dict[int, Tensor],
-    ) -> Tensor:
-        """Fill in the readouts (M, CV) of objects that have the same rows; give the usage (rows,)."""
-        if self.policy.top_k == 0:
-            dense = _read_densely(query, banks, given)
-            for object_id in group:
-                readouts[object_id] = dense @ _join_values(banks, object_id)
-            return dense.sum(0)
-        affinity = find_affinity(given)
-        sizes = [bank.size for bank in banks]
-        for object_id in group:
-            readouts[object_id] = read(affinity, [bank.value(object_id) for bank in banks], sizes)
-        return count_usage(affinity, sum(sizes))
 
     def _record_usage(self, banks: list[Bank], usage: Tensor) -> None:
         for bank, part in zip(banks, usage.split([bank.size for bank in banks]), strict=True):
@@ -262,6 +245,24 @@ def _group_by_rows(banks: list[Bank], object_ids: tuple[int, ...]) -> list[tuple
     partial = [(list(given.split(sizes)), tuple(members)) for given, members in groups]
     everything: list[tuple[Given, tuple[int, ...]]] = [([None] * len(banks), complete)] if complete else []
     return everything + [([*parts], members) for parts, members in partial]
+
+
+def _read_group(affinity: Affinity, banks: list[Bank], group: tuple[int, ...], readouts: dict[int, Tensor]) -> Tensor:
+    """Fill in the readouts (M, CV) of objects that share an affinity; give the usage (rows,)."""
+    sizes = [bank.size for bank in banks]
+    for object_id in group:
+        readouts[object_id] = read(affinity, [bank.value(object_id) for bank in banks], sizes)
+    return count_usage(affinity, sum(sizes))
+
+
+def _read_group_densely(
+    query: Tensor, banks: list[Bank], given: Given, group: tuple[int, ...], readouts: dict[int, Tensor]
+) -> Tensor:
+    """Do what `_read_group` does, with a softmax over all rows that are given."""
+    dense = _read_densely(query, banks, given)
+    for object_id in group:
+        readouts[object_id] = dense @ _join_values(banks, object_id)
+    return dense.sum(0)
 
 
 def _read_densely(query: Tensor, banks: list[Bank], given: Given) -> Tensor:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from xmem_core import kernels
-from xmem_core.affinity import memory_features, query_features, similarity
+from xmem_core.affinity import memory_features, query_features, similarity, top_k_affinity
 from xmem_core.bank import Bank
-from xmem_core.best_rows import BestRows, FrameRows, NoStore, RowSearch
+from xmem_core.best_rows import MOST_READ, BestRows, FrameRows, NoStore, RowSearch
 from xmem_core.memory import Memory, MemoryPolicy
 from xmem_core.rows import Rows
 
@@ -55,6 +55,10 @@ def search(frames, store, seed=0, loose=0, reading=50):
     return RowSearch(reading, queries(seed), remember(frames, loose), rows, TOP_K, store)
 
 
+def read(frames, store, seed=0, loose=0):
+    return search(frames, store, seed, loose).find_affinity(frames)
+
+
 def assert_same(one, other):
     assert torch.equal(one.indices, other.indices)
     assert torch.equal(one.weights, other.weights)
@@ -90,42 +94,95 @@ def test_when_frames_come_and_go_then_what_is_found_equals_a_search_from_nothing
 
 
 @torch.inference_mode()
+def test_when_some_frames_and_loose_rows_are_read_then_it_is_the_affinity_of_a_table_of_those():
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        query, loose = torch.randn(QUERIES, 13), torch.randn(17, 13)
+        parts = {frame: torch.randn(ROWS, 13) for frame in (4, -1, 9)}
+        frames = {frame: FrameRows(part, 17 + ROWS * place) for place, (frame, part) in enumerate(parts.items())}
+        exists = torch.rand(17) > 0.5
+        found = RowSearch(2, query, frames, loose, TOP_K, NoStore()).find_affinity([4, 9], exists)
+        given = [exists, *(torch.full((ROWS,), frame != -1) for frame in parts)]
+        table = top_k_affinity(query, [loose, *parts.values()], TOP_K, given)
+        assert torch.equal(found.indices, table.indices)
+        assert torch.allclose(found.weights, table.weights, atol=1e-6)
+
+
+@torch.inference_mode()
 def test_when_a_frame_is_added_then_only_that_is_looked_through(monkeypatch):
     store, looked = Kept(), []
     keep_best = kernels.keep_best
     monkeypatch.setattr(kernels, "keep_best", lambda *given: looked.append(given[1] >> 32) or keep_best(*given))
-    search([1, 2, 3], store)
-    assert sorted(looked) == [1, 2, 3]
+    read([1, 2, 3], store)
+    assert sorted(looked) == [0, 1, 2, 3]  # 0 are the loose rows, none
     looked.clear()
-    search([1, 2, 3], store)
-    assert looked == []
+    read([1, 2, 3], store)
+    assert looked == [0]
     assert store.times == 1
-    search([1, 3, 4], store)
-    assert looked == [4]
+    looked.clear()
+    read([1, 2, 3, 4], store)
+    assert looked == [4, 0]
     assert store[50].frames == {1, 2, 3, 4}
+
+
+def crowd(store, near):
+    """Make all that is known rows of one frame, as if none of the best were of others."""
+    own = store[50]
+    store[50] = BestRows(own.frames, own.similarities, torch.full_like(own.places, near << 32))
 
 
 @torch.inference_mode()
 def test_when_the_best_rows_were_of_frames_that_are_gone_then_all_are_looked_through_again_and_that_is_kept():
-    store = Kept()
-    near, far = [1, 2, 3], [4, 5]
-    found = search([*near, *far], store)
-    own = store[50]
-    crowded = torch.where(torch.isin(own.places >> 32, torch.tensor(near)), own.places, 1 << 32)
-    store[50] = BestRows(
-        own.frames, own.similarities, crowded
-    )  # as if none of the best were of the frames that are left
-    found = search(far, store).find_affinity(far)
-    assert_same(found, search(far, NoStore()).find_affinity(far))
+    store, far = Kept(), [4, 5]
+    read([1, 2, 3, *far], store)
+    crowd(store, 1)
+    assert_same(read(far, store), read(far, NoStore()))
     assert store[50].frames == set(far)
+    times = store.times
+    assert_same(read(far, store), read(far, NoStore()))
+    assert store.times == times
 
 
 @torch.inference_mode()
-def test_when_fewer_similarities_are_computed_at_once_then_the_rows_are_the_same():
+def test_when_too_few_of_the_best_rows_are_an_objects_then_its_own_frames_are_looked_through_and_the_rest_stays_known():
+    store, frames = Kept(), [1, 2, 3, 4]
+    read(frames, store)
+    crowd(store, 1)
+    crowded = store[50]
+    searched, fresh = search(frames, store), search(frames, NoStore())
+    assert_same(searched.find_affinity([3]), fresh.find_affinity([3]))
+    assert store[50] is crowded
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("damage", ["fewer queries", "fewer rows", "another type", "a row that is not there"])
+def test_when_what_was_kept_cannot_be_of_this_search_then_it_is_looked_for_again(damage):
+    store = Kept()
+    read([1, 2], store)
+    own = store[50]
+    similarities, places = own.similarities.clone(), own.places.clone()
+    if damage == "fewer queries":
+        similarities, places = similarities[1:], places[1:]
+    elif damage == "fewer rows":
+        similarities, places = similarities[:, 1:], places[:, 1:]
+    elif damage == "another type":
+        places = places.int()
+    else:
+        places[0, 0] += ROWS
+    store[50] = BestRows(own.frames, similarities, places)
+    assert_same(read([1, 2], store), read([1, 2], NoStore()))
+
+
+@torch.inference_mode()
+def test_when_similarities_are_computed_in_parts_then_no_query_is_left_alone_and_the_rows_are_the_same(monkeypatch):
+    sizes, keep_best = [], kernels.keep_best
+    monkeypatch.setattr(kernels, "keep_best", lambda *given: sizes.append(len(given[0])) or keep_best(*given))
     for seed in SEEDS:
-        whole = search([1, 2, 3], NoStore(), seed, loose=13).find_affinity([1, 2, 3])
-        rows = remember([1, 2, 3], 13)
-        parts = RowSearch(50, queries(seed), rows, picture(7777, 13), TOP_K, NoStore(), 2 * ROWS).find_affinity(rows)
+        whole = read([1, 2, 3], NoStore(), seed)
+        sizes.clear()
+        rows = remember([1, 2, 3])
+        parts = RowSearch(50, queries(seed), rows, torch.empty(0, 13), TOP_K, NoStore(), 4 * ROWS).find_affinity(rows)
+        assert min(sizes[:-1]) == 3  # 9 queries, not four, four and one; the last are the loose rows, none
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
 
 
@@ -165,17 +222,26 @@ def test_when_memory_is_read_with_a_store_then_readouts_and_usage_equal_those_wi
         store = Kept()
         for keyed in ((0,), (0, 8), (8,)):
             readouts = []
-            for best_rows in (store, NoStore()):
+            for used in (store, NoStore()):
                 permanent = Bank()
                 for frame in keyed:
                     permanent.append(frame, rows_of(100 * seed + frame, (1, 2)))
-                memory = Memory(policy, permanent, best_rows=best_rows)
-                read = []
+                memory = Memory(policy, permanent, best_rows=used)
+                found = []
                 for frame in range(1, 8):
                     torch.manual_seed(frame)
                     key, selection = torch.randn(CHANNELS, 2, 3), torch.rand(CHANNELS, 2, 3)
-                    read.append(memory.read(frame, key, selection, (1, 2)))
+                    found.append(memory.read(frame, key, selection, (1, 2)))
                     memory.write(frame, rows_of(100 * seed + frame, (1,) if frame < 4 else (1, 2)))
-                readouts.append((torch.stack(read), memory.long_term.usage()))
+                readouts.append((torch.stack(found), memory.long_term.usage()))
             assert torch.equal(readouts[0][0], readouts[1][0])
             assert torch.equal(readouts[0][1], readouts[1][1])
+
+
+@torch.inference_mode()
+def test_when_queries_read_very_many_rows_then_a_table_is_sorted_and_nothing_is_kept():
+    store = Kept()
+    memory = Memory(MemoryPolicy(top_k=MOST_READ + 1), Bank(), best_rows=store)
+    memory.write(1, rows_of(1, (1,)))
+    assert memory.read(2, torch.randn(CHANNELS, 2, 3), torch.rand(CHANNELS, 2, 3), (1,)).shape == (1, 3, 2, 3)
+    assert store.times == 0

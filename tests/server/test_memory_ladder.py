@@ -85,7 +85,7 @@ def fail_at(monkeypatch, owner, name, calls):
         (Engine, "encode_value", {1}),
         (Memory, "read", {1}),
         (Memory, "read", {6, 8}),
-        (Memory, "_read_group", {3}),
+        (Memory, "_begin_search", {3}),
         (Bank, "value", {5}),
         (Engine, "annotate", {1, 2, 3}),
     ],

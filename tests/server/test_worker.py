@@ -155,6 +155,11 @@ def test_when_a_run_goes_on_from_a_snapshot_then_the_rest_is_bit_identical_and_n
     assert matte_hashes(rest) == wanted
     stepped = {e.done for e in of_kind(rest, EngineProgress) if e.stage == "propagating"}
     assert min(stepped) == 6
+    # What was kept on the way from the snapshot is what an uninterrupted run keeps.
+    later, other = (
+        finish(engine, plan_of(tmp_path / name, *scene, keyed=(FIRST, FIRST + 4))) for name in ("rest", "fresh")
+    )
+    assert matte_hashes(later) == matte_hashes(other)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"not a snapshot"])

@@ -14,7 +14,7 @@ from xmem_core.kernels.pictures import (
     shrink,
     widen,
 )
-from xmem_core.kernels.rows import PLACE_BITS, add_excess, choose_best, keep_best
+from xmem_core.kernels.rows import PLACE_BITS, ROW_OF_PLACE, add_excess, choose_best, keep_best
 from xmem_core.kernels.tiles import TILE, bring_tiles, convolve_to_one, lay_tiles
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "LEAST_PROBABILITY",
     "LUMA",
     "PLACE_BITS",
+    "ROW_OF_PLACE",
     "TILE",
     "ZERO",
     "add_excess",

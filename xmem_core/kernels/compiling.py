@@ -1,7 +1,7 @@
 """How loops that no library call has are compiled for this CPU, by Numba.
 
 Compiling takes seconds, once: what comes of it is kept on disk beside the loop's own file, or in the user's cache folder. Arrays are
-C-contiguous. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
+C-contiguous. Numba looks whether a loop's own file has changed, not whether this one has: who changes constants here touches that one too. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
 """
 
 from __future__ import annotations

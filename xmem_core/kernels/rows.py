@@ -9,6 +9,7 @@ from xmem_core.kernels.compiling import LEAST, ZERO, Floats, Places, compiled, c
 
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
 PLACE_BITS = 32  # of a place that say which row of its frame it is
+ROW_OF_PLACE = (1 << PLACE_BITS) - 1
 
 
 @compiled
@@ -16,7 +17,7 @@ def keep_best(scores: Floats, first: int, best: Floats, places: Places) -> None:
     """Put the scores (M, N) of places ``first``, ``first`` + 1, ... where they belong among the best (M, k) of each row, at places (M, k).
 
     Those are sorted, largest first, of equal ones the lower place first; the last ones go. So in which order scores come makes no
-    difference. -inf stands for nothing. Only groups of which the largest is good enough are looked into.
+    difference. They are finite, or -inf, which stands for nothing. Only groups of which the largest is good enough are looked into.
     """
     for query in prange(scores.shape[0]):
         _keep_of_line(scores[query], first, best[query], places[query])
@@ -39,7 +40,7 @@ def _keep_of_line(line: Floats, first: int, best: Floats, places: Places) -> Non
 @inlined
 def _insert(score: np.float32, place: int, best: Floats, places: Places) -> None:
     at = len(best) - 1
-    if score > best[at] or (score == best[at] and place < places[at]):
+    if score > best[at] or (score == best[at] and place < places[at] and score > LEAST):
         while at > 0 and (best[at - 1] < score or (best[at - 1] == score and places[at - 1] > place)):
             best[at], places[at] = best[at - 1], places[at - 1]
             at -= 1

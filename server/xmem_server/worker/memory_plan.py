@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from xmem_core.best_rows import NEAR_VALUES
+from xmem_core.best_rows import KEPT_PER_READ, MOST_READ, NEAR_VALUES
 from xmem_core.images import MULTIPLE, working_shape
 from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.network import NetworkConfig
@@ -25,6 +25,7 @@ from xmem_server.worker.optical_flow import CELL
 GIBIBYTE = 1024**3
 SMALLEST_SIZE = 96  # pixels of the shorter side: below, nothing is seen any more
 _FLOAT = 4  # bytes
+_BEST_ROW = 12  # a similarity and a place
 _MOTION = 2 * 3 * 2 / CELL**2  # bytes for each pixel: two ways of three half floats on a coarser grid
 _SHARE = 0.8  # of what there is, when no limit was given
 
@@ -83,6 +84,7 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     rows = (load.keyed + working) * positions + (long_term if settings.long_term else 0)
     columns = 4 * config.key_dim + 4 + load.objects * config.value_dim
     similarities = min(NEAR_VALUES, rows * positions) * _FLOAT
+    found = 2 * positions * KEPT_PER_READ * min(settings.top_k, MOST_READ) * _BEST_ROW
     computing = pixels * (batch * costs.encoding + load.objects * costs.decoding)
     pictures = load.objects * matte_pixels * costs.matte + shot.width * shot.height * costs.plate
     return round(
@@ -91,6 +93,7 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
         + carried * costs.scatter
         + rows * columns * _FLOAT * 1.25
         + similarities * 1.25
+        + found
         + computing
         + pictures
     )

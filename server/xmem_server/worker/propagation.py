@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from xmem_core.best_rows import NO_STORE
 from xmem_core.engine import Engine, Propagation
 from xmem_core.errors import CoreError
 from xmem_core.images import harden
@@ -116,7 +117,9 @@ class PropagationJob:
         self._skipped = 0
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder)
-        self._rows = RowCache(self._cache, self._folder, self._engine.policy.top_k)
+        # Short of memory a frame is encoded in other company: what it finds is not what a later round would find.
+        is_short = bool(ladder.describe())
+        self._rows = NO_STORE if is_short else RowCache(self._cache, self._folder, self._engine.policy.top_k)
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
         self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
         self._contexts = contextlib.ExitStack()

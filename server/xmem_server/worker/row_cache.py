@@ -28,8 +28,11 @@ class RowCache:
         tensors = self._folder.load(self._name(frame), torch.device("cpu"))
         if tensors is None or tensors.keys() != set(_FIELDS):
             return None
-        frames = frozenset(tensors["frames"].tolist())
-        if not frames <= self._features.frames or not torch.equal(tensors["pictures"], self._digest_pictures(frames)):
+        frames = frozenset(tensors["frames"].flatten().tolist())
+        if (
+            not frames <= self._features.frames
+            or tensors["pictures"].tolist() != self._digest_pictures(frames).tolist()
+        ):
             return None
         return BestRows(frames, tensors["similarities"], tensors["places"])
 
