@@ -199,10 +199,19 @@ def look_in_bfloat16(reference: Composite, candidate: Composite) -> Bounds:
     step = max(1, BLOCK_VALUES // columns.shape[1])
     total = 0.0
     for start in range(0, rows.shape[1], step):
-        total += float((rows[:, start : start + step].T @ columns).clamp_min_(0).sum(dtype=torch.float32))
+        total += _add_positive(rows[:, start : start + step].T @ columns)
     found = total / _count_pairs(reference, candidate)
     miss = float((a.sizes * b.sizes.roll(2, 0)).sum()) + _OUTPUT_ROUNDING * found
     return Bounds(max(0.0, found - miss), found + miss)
+
+
+def _add_positive(products: Tensor) -> float:
+    """Give the sum of what is above 0 in a bfloat16 matrix."""
+    if not kernels.can_take(products):
+        return float(products.clamp_min_(0).sum(dtype=torch.float32))
+    sums = products.new_empty(products.shape[0], dtype=torch.float32)
+    kernels.add_positive(products.view(torch.int16).numpy(), sums.numpy())
+    return float(sums.double().sum())
 
 
 def _count_pairs(reference: Composite, candidate: Composite) -> int:

@@ -75,6 +75,17 @@ def test_when_frames_are_looked_at_in_bfloat16_then_their_dissimilarity_is_withi
         assert look_in_bfloat16(a, a).least == 0
 
 
+def test_when_what_is_above_0_is_added_by_its_bits_then_it_is_the_sum():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        products = torch.randn(5, 37).bfloat16()
+        products[0] = -products[0].abs()
+        products[1, :3] = torch.tensor([0.0, -0.0, 1e-38])
+        with torch.inference_mode():
+            found = core._add_positive(products)
+        assert found == pytest.approx(float(products.double().clamp_min(0).sum()), rel=1e-6)
+
+
 def test_when_differences_are_added_by_the_compiled_loop_then_they_are_what_torch_adds():
     for seed in SEEDS:
         one, other = pair_of(seed)

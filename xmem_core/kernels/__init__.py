@@ -14,7 +14,7 @@ from xmem_core.kernels.pictures import (
     shrink,
     widen,
 )
-from xmem_core.kernels.rows import PLACE_BITS, ROW_OF_PLACE, add_excess, choose_best, keep_best
+from xmem_core.kernels.rows import PLACE_BITS, ROW_OF_PLACE, add_excess, add_positive, choose_best, keep_best
 from xmem_core.kernels.tiles import TILE, bring_tiles, convolve_to_one, lay_tiles
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "TILE",
     "ZERO",
     "add_excess",
+    "add_positive",
     "bring_tiles",
     "can_take",
     "carry_pictures",
@@ -55,6 +56,7 @@ def compile_all() -> None:
     shrink(pictures, colour, colour, pictures.copy())
     find_brightness(pictures, np.zeros((1, 4, 4), np.uint8))
     add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
+    add_positive(np.zeros((1, 4), np.int16), maps[0, 0, 0])
     places, allowed, counts = np.zeros((4, 8), np.int64), np.zeros((1, 2), np.int64), np.zeros(4, np.int64)
     keep_best(maps[0, 0], 0, maps[0, 0], places)
     choose_best(maps[0, 0], places, allowed, maps[0, 0], places, counts)

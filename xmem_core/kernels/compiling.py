@@ -16,6 +16,7 @@ from numba import config, njit
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.int16]
 Places = npt.NDArray[np.int64]
 _Kernel = Callable[..., None]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from xmem_core.kernels.compiling import LEAST, ZERO, Floats, Places, compiled, compiled_sums, inlined
+from xmem_core.kernels.compiling import LEAST, ZERO, Floats, Halves, Places, compiled, compiled_sums, inlined
 
 GROUP = 32  # rows whose largest similarity stands for them while the best are looked for
 PLACE_BITS = 32  # of a place that say which row of its frame it is
 ROW_OF_PLACE = (1 << PLACE_BITS) - 1
+NONE = np.int16(0)
 
 
 @compiled
@@ -92,4 +93,20 @@ def _add_line(larger: Floats, smaller: Floats) -> np.float32:
     total = ZERO
     for i in range(len(larger)):
         total += max(larger[i] - smaller[i], ZERO)
+    return total
+
+
+@compiled_sums
+def add_positive(halves: Halves, sums: Floats) -> None:
+    """Fill sums (M,) with the sum of what is above 0 in each row of halves (M, N): bfloat16, by its bits."""
+    for row in prange(halves.shape[0]):
+        sums[row] = _add_positive_line(halves[row])
+
+
+@inlined
+def _add_positive_line(line: Halves) -> np.float32:
+    total = ZERO
+    for i in range(len(line)):
+        # A bfloat16 is the upper half of a float32, and negative where its bits as a whole number are.
+        total += np.int32(np.int32(max(line[i], NONE)) << 16).view(np.float32)
     return total
