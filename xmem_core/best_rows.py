@@ -10,8 +10,7 @@ same shapes, and of equal ones the row of the earlier frame comes first. Where m
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,24 +39,29 @@ class BestRows:
     places: Tensor
 
 
+Group = tuple[
+    int, ...
+]  # objects that have rows at the same frames, by id; empty: those that have rows wherever there are any
+
+
 class BestRowsStore(Protocol):
-    """Where what a frame found is kept from one propagation to the next."""
+    """Where what a frame found for objects is kept from one propagation to the next."""
 
-    def fetch(self, frame: int) -> BestRows | None:
-        """Give what a frame found when it was last propagated to; None when that is not known."""
+    def fetch(self, frame: int, group: Group) -> BestRows | None:
+        """Give what a frame found when it was last propagated to, best for these objects; None when nothing is known."""
 
-    def keep(self, frame: int, found: BestRows) -> None:
-        """Keep what a frame found."""
+    def keep(self, frame: int, group: Group, found: BestRows) -> None:
+        """Keep what a frame found for these objects."""
 
 
 class NoStore:
     """A store for who does not come back: it keeps nothing."""
 
-    def fetch(self, _frame: int) -> BestRows | None:
+    def fetch(self, _frame: int, _group: Group) -> BestRows | None:
         """Give nothing."""
         return None
 
-    def keep(self, _frame: int, _found: BestRows) -> None:
+    def keep(self, _frame: int, _group: Group, _found: BestRows) -> None:
         """Keep nothing."""
 
 
@@ -74,7 +78,7 @@ class FrameRows:
 
 @dataclass
 class RowSearch:
-    """What the queries (M, F) of a frame find in memory: in rows of other frames by number, and in loose ones (N, F), which come first.
+    """What the queries (M, F) of a frame find of a group's memory: in rows of other frames by number, and in loose ones (N, F), which come first.
 
     All frames have as many rows. At most ``block_values`` similarities are computed at once; what is found with another number may differ
     in the last bit, and does not belong into one store.
@@ -86,31 +90,34 @@ class RowSearch:
     loose: Tensor
     top_k: int
     store: BestRowsStore
+    group: Group = ()
     block_values: int = NEAR_VALUES
 
-    def find_affinity(self, frames: Collection[int], exists: Tensor | None = None) -> Affinity:
-        """Give the affinity of each query to the rows of these frames, and the loose ones that exist (N,) bool, None for all.
+    def find_affinity(self, exists: Tensor | None = None) -> Affinity:
+        """Give the affinity of each query to the rows of the frames, and the loose ones that exist (N,) bool, None for all.
 
         Rows are counted through all of memory. There is at least one to be read.
         """
-        rows = sum(self.frames[frame].features.shape[0] for frame in frames)
-        values, indices = self._choose(frames, min(self.top_k, rows))
+        rows = sum(part.features.shape[0] for part in self.frames.values())
+        values, indices = self._choose(min(self.top_k, rows))
         self._keep_best(self.loose, 0, values, indices, exists)
         count = min(self.top_k, self.loose.shape[0] + rows)
         return Affinity(indices[:, :count], torch.softmax(values[:, :count], 1))
 
-    @functools.cached_property
-    def _found(self) -> BestRows:
-        """The best rows of all frames."""
-        known = self.store.fetch(self.frame)
+    def _choose(self, wanted: int) -> tuple[Tensor, Tensor]:
+        """Give similarities and indices (M, top_k) of the best rows of the frames; -inf at 0 where there are fewer than are wanted."""
+        known = self.store.fetch(self.frame, self.group)
         if known is None or not self._fits(known):
             known = self._find_nothing()
         missing = self.frames.keys() - known.frames
-        if not missing:
-            return known
-        found = self._look_through(known, missing)
-        self.store.keep(self.frame, found)
-        return found
+        found = self._look_through(known, missing) if missing else known
+        chosen, indices, count = self._choose_known(found)
+        if count < wanted:  # too many of what is known are of frames that are not read
+            found = self._look_through(self._find_nothing(), self.frames)
+            chosen, indices, _ = self._choose_known(found)
+        if found is not known:
+            self.store.keep(self.frame, self.group, found)
+        return chosen, indices
 
     def _find_nothing(self) -> BestRows:
         size = (self.query.shape[0], KEPT_PER_READ * self.top_k)
@@ -125,24 +132,13 @@ class RowSearch:
         rows = max((part.features.shape[0] for part in self.frames.values()), default=0)
         return bool(((known.places & kernels.ROW_OF_PLACE) < rows).all())
 
-    def _choose(self, frames: Collection[int], wanted: int) -> tuple[Tensor, Tensor]:
-        """Give similarities and indices (M, top_k) of the best rows of frames; -inf at 0 where there are fewer than are wanted."""
-        chosen, indices, count = self._choose_known(self._found, frames)
-        if count < wanted:  # too many of what is known are of other frames
-            found = self._look_through(self._find_nothing(), frames)
-            chosen, indices, _ = self._choose_known(found, frames)
-            if self.frames.keys() == set(frames):
-                self._found = found
-                self.store.keep(self.frame, found)
-        return chosen, indices
-
-    def _choose_known(self, known: BestRows, frames: Iterable[int]) -> tuple[Tensor, Tensor, int]:
+    def _choose_known(self, known: BestRows) -> tuple[Tensor, Tensor, int]:
         """Give what `_choose` gives, of what is known, and how many rows each query has at least."""
         queries = self.query.shape[0]
         chosen = torch.empty(queries, self.top_k)
         indices = torch.empty(queries, self.top_k, dtype=torch.int64)
         counts = torch.empty(queries, dtype=torch.int64)
-        allowed = torch.tensor([(frame, self.frames[frame].start) for frame in sorted(frames)], dtype=torch.int64)
+        allowed = torch.tensor([(frame, self.frames[frame].start) for frame in sorted(self.frames)], dtype=torch.int64)
         kernels.choose_best(
             known.similarities.numpy(),
             known.places.numpy(),

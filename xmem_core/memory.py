@@ -23,7 +23,7 @@ from xmem_core.affinity import (
     top_k_affinity,
 )
 from xmem_core.bank import Bank
-from xmem_core.best_rows import MOST_READ, NO_STORE, BestRowsStore, FrameRows, RowSearch
+from xmem_core.best_rows import MOST_READ, NO_STORE, BestRowsStore, FrameRows, Group, RowSearch
 from xmem_core.errors import CoreError
 from xmem_core.rows import Rows
 
@@ -80,7 +80,7 @@ class Footprint:
 
 
 Given = list["Tensor | None"]  # for each bank which of its rows exist, (rows,) bool; None: all of them
-FindAffinity = Callable[[Given], Affinity]
+FindAffinity = Callable[[Given, Group], Affinity]  # of objects that have the same rows
 
 
 class Memory:
@@ -128,7 +128,7 @@ class Memory:
             if find_affinity is None:
                 used = _read_group_densely(query, banks, given, group, readouts)
             else:
-                used = _read_group(find_affinity(given), banks, group, readouts)
+                used = _read_group(find_affinity(given, group), banks, group, readouts)
             rows = sum(bank.size if part is None else int(part.sum()) for bank, part in zip(banks, given, strict=True))
             if usage is None or rows > usage[0]:
                 usage = (rows, used)
@@ -142,22 +142,25 @@ class Memory:
         top_k = self.policy.top_k
         if top_k > MOST_READ or not kernels.can_take(query):
             features = [bank.features() for bank in banks]
-            return lambda given: top_k_affinity(query, features, top_k, given, self.footprint.block_values)
+            return lambda given, _group: top_k_affinity(query, features, top_k, given, self.footprint.block_values)
         loose = self.long_term.features() if self.long_term.size else query[:0]
         frames, start = {}, loose.shape[0]
         for bank in (self.working, self.permanent):
             for number, rows in bank.frame_features():
                 frames[number] = FrameRows(rows, start)
                 start += rows.shape[0]
-        search = RowSearch(frame, query, frames, loose, top_k, self.best_rows, self.footprint.block_values)
 
-        def find(given: Given) -> Affinity:
+        def find(given: Given, group: Group) -> Affinity:
             if all(part is None for part in given):
-                return search.find_affinity(frames)
-            exists = _join_given(banks, given)
-            # A frame's rows exist for an object all together, or not at all.
-            chosen = [number for number, rows in frames.items() if bool(exists[rows.start])]
-            return search.find_affinity(chosen, exists[: loose.shape[0]])
+                chosen, exists, group = frames, None, ()
+            else:
+                whole = _join_given(banks, given)
+                # A frame's rows exist for an object all together, or not at all.
+                chosen = {number: rows for number, rows in frames.items() if bool(whole[rows.start])}
+                exists = whole[: loose.shape[0]]
+            at_once = self.footprint.block_values
+            search = RowSearch(frame, query, chosen, loose, top_k, self.best_rows, group, at_once)
+            return search.find_affinity(exists)
 
         return find
 

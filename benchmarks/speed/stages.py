@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.plain import PlainRun, make_block
-from xmem_core.best_rows import BestRows, BestRowsStore, NoStore
+from xmem_core.best_rows import BestRows, BestRowsStore, Group, NoStore
 from xmem_core.engine import Engine, FrameFeatures, Propagation
 from xmem_core.memory import MemoryPolicy
 from xmem_core.motion import no_motion
@@ -39,11 +39,11 @@ class FirstFound(NoStore):
     def __init__(self) -> None:
         self._found: BestRows | None = None
 
-    def fetch(self, _frame: int) -> BestRows | None:
+    def fetch(self, _frame: int, _group: Group) -> BestRows | None:
         """Give what was found first."""
         return self._found
 
-    def keep(self, _frame: int, found: BestRows) -> None:
+    def keep(self, _frame: int, _group: Group, found: BestRows) -> None:
         """Keep it, if it is the first."""
         self._found = self._found or found
 

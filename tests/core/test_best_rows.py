@@ -16,17 +16,17 @@ ROWS, QUERIES, CHANNELS, TOP_K = 40, 9, 6, 5
 
 
 class Kept(dict):
-    """A store in memory that notes which frames were asked for and how often something was kept."""
+    """A store in memory that notes how often something was kept."""
 
     def __init__(self):
         super().__init__()
         self.times = 0
 
-    def fetch(self, frame):
-        return self.get(frame)
+    def fetch(self, frame, group):
+        return self.get((frame, *group), self.get((frame,)))
 
-    def keep(self, frame, found):
-        self[frame] = found
+    def keep(self, frame, group, found):
+        self[(frame, *group)] = found
         self.times += 1
 
 
@@ -50,13 +50,10 @@ def remember(frames, loose=0):
     return found
 
 
-def search(frames, store, seed=0, loose=0, reading=50):
+def read(frames, store, seed=0, loose=0, group=(), exists=None):
     rows = picture(7777, loose) if loose else torch.empty(0, 2 * CHANNELS + 1)
-    return RowSearch(reading, queries(seed), remember(frames, loose), rows, TOP_K, store)
-
-
-def read(frames, store, seed=0, loose=0):
-    return search(frames, store, seed, loose).find_affinity(frames)
+    search = RowSearch(50, queries(seed), remember(frames, loose), rows, TOP_K, store, group)
+    return search.find_affinity(exists)
 
 
 def assert_same(one, other):
@@ -68,7 +65,7 @@ def assert_same(one, other):
 def test_when_rows_are_searched_by_frame_then_they_are_those_of_a_full_sort_equal_ones_by_frame_and_row():
     for seed in SEEDS:
         frames = [10, 20, -30, 40]
-        found = search(frames, NoStore(), seed).find_affinity(frames)
+        found = read(frames, NoStore(), seed)
         scores = torch.cat([similarity(queries(seed), picture(frame)) for frame in sorted(frames)], 1)
         values, places = scores.sort(dim=1, descending=True, stable=True)  # in the order of frames
         order = torch.tensor([frames.index(frame) for frame in sorted(frames)])
@@ -85,12 +82,11 @@ def test_when_frames_come_and_go_then_what_is_found_equals_a_search_from_nothing
         store = Kept()
         for _ in range(6):
             frames = [int(frame) for frame in generator.choice(12, generator.integers(1, 9), replace=False)]
-            known = search(frames, store, seed, loose)
-            fresh = search(frames, NoStore(), seed, loose)
-            chosen = frames[: int(generator.integers(1, len(frames) + 1))]
+            assert_same(read(frames, store, seed, loose), read(frames, NoStore(), seed, loose))
+            own = frames[: int(generator.integers(1, len(frames) + 1))]  # of an object that the others do not show
             exists = torch.from_numpy(generator.random(loose) > 0.5)
-            assert_same(known.find_affinity(frames), fresh.find_affinity(frames))
-            assert_same(known.find_affinity(chosen, exists), fresh.find_affinity(chosen, exists))
+            found = read(own, store, seed, loose, (2,), exists)
+            assert_same(found, read(own, NoStore(), seed, loose, exists=exists))
 
 
 @torch.inference_mode()
@@ -100,8 +96,9 @@ def test_when_some_frames_and_loose_rows_are_read_then_it_is_the_affinity_of_a_t
         query, loose = torch.randn(QUERIES, 13), torch.randn(17, 13)
         parts = {frame: torch.randn(ROWS, 13) for frame in (4, -1, 9)}
         frames = {frame: FrameRows(part, 17 + ROWS * place) for place, (frame, part) in enumerate(parts.items())}
+        del frames[-1]
         exists = torch.rand(17) > 0.5
-        found = RowSearch(2, query, frames, loose, TOP_K, NoStore()).find_affinity([4, 9], exists)
+        found = RowSearch(2, query, frames, loose, TOP_K, NoStore()).find_affinity(exists)
         given = [exists, *(torch.full((ROWS,), frame != -1) for frame in parts)]
         table = top_k_affinity(query, [loose, *parts.values()], TOP_K, given)
         assert torch.equal(found.indices, table.indices)
@@ -122,13 +119,13 @@ def test_when_a_frame_is_added_then_only_that_is_looked_through(monkeypatch):
     looked.clear()
     read([1, 2, 3, 4], store)
     assert looked == [4, 0]
-    assert store[50].frames == {1, 2, 3, 4}
+    assert store[50,].frames == {1, 2, 3, 4}
 
 
 def crowd(store, near):
     """Make all that is known rows of one frame, as if none of the best were of others."""
-    own = store[50]
-    store[50] = BestRows(own.frames, own.similarities, torch.full_like(own.places, near << 32))
+    own = store[50,]
+    store[50,] = BestRows(own.frames, own.similarities, torch.full_like(own.places, near << 32))
 
 
 @torch.inference_mode()
@@ -137,21 +134,32 @@ def test_when_the_best_rows_were_of_frames_that_are_gone_then_all_are_looked_thr
     read([1, 2, 3, *far], store)
     crowd(store, 1)
     assert_same(read(far, store), read(far, NoStore()))
-    assert store[50].frames == set(far)
+    assert store[50,].frames == set(far)
     times = store.times
     assert_same(read(far, store), read(far, NoStore()))
     assert store.times == times
 
 
 @torch.inference_mode()
-def test_when_too_few_of_the_best_rows_are_an_objects_then_its_own_frames_are_looked_through_and_the_rest_stays_known():
-    store, frames = Kept(), [1, 2, 3, 4]
-    read(frames, store)
+def test_when_an_object_has_rows_at_some_frames_alone_then_what_it_finds_is_kept_apart_and_begins_with_what_all_found(
+    monkeypatch,
+):
+    store, looked = Kept(), []
+    keep_best = kernels.keep_best
+    read([1, 2, 3, 4], store)
+    monkeypatch.setattr(kernels, "keep_best", lambda *given: looked.append(given[1] >> 32) or keep_best(*given))
+    together = store[50,]
+    assert_same(read([1, 2, 3, 4], store, group=(2,)), read([1, 2, 3, 4], NoStore()))
+    assert looked[0] == 0  # nothing but the loose rows, none, for all was known
     crowd(store, 1)
-    crowded = store[50]
-    searched, fresh = search(frames, store), search(frames, NoStore())
-    assert_same(searched.find_affinity([3]), fresh.find_affinity([3]))
-    assert store[50] is crowded
+    crowded = store[50,]
+    assert_same(read([3], store, group=(2,)), read([3], NoStore()))
+    assert store[50, 2].frames == {3}
+    assert store[50,] is crowded
+    looked.clear()
+    read([3, 4], store, group=(2,))
+    assert looked == [4, 0]
+    assert together.frames == {1, 2, 3, 4}
 
 
 @torch.inference_mode()
@@ -159,7 +167,7 @@ def test_when_too_few_of_the_best_rows_are_an_objects_then_its_own_frames_are_lo
 def test_when_what_was_kept_cannot_be_of_this_search_then_it_is_looked_for_again(damage):
     store = Kept()
     read([1, 2], store)
-    own = store[50]
+    own = store[50,]
     similarities, places = own.similarities.clone(), own.places.clone()
     if damage == "fewer queries":
         similarities, places = similarities[1:], places[1:]
@@ -169,7 +177,7 @@ def test_when_what_was_kept_cannot_be_of_this_search_then_it_is_looked_for_again
         places = places.int()
     else:
         places[0, 0] += ROWS
-    store[50] = BestRows(own.frames, similarities, places)
+    store[50,] = BestRows(own.frames, similarities, places)
     assert_same(read([1, 2], store), read([1, 2], NoStore()))
 
 
@@ -181,7 +189,7 @@ def test_when_similarities_are_computed_in_parts_then_no_query_is_left_alone_and
         whole = read([1, 2, 3], NoStore(), seed)
         sizes.clear()
         rows = remember([1, 2, 3])
-        parts = RowSearch(50, queries(seed), rows, torch.empty(0, 13), TOP_K, NoStore(), 4 * ROWS).find_affinity(rows)
+        parts = RowSearch(50, queries(seed), rows, torch.empty(0, 13), TOP_K, NoStore(), (), 4 * ROWS).find_affinity()
         assert min(sizes[:-1]) == 3  # 9 queries, not four, four and one; the last are the loose rows, none
         assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
 
@@ -189,7 +197,7 @@ def test_when_similarities_are_computed_in_parts_then_no_query_is_left_alone_and
 @torch.inference_mode()
 def test_when_there_are_fewer_rows_than_are_read_then_all_are_read():
     rows = {1: FrameRows(picture(1, 3), 1)}
-    found = RowSearch(9, queries(0), rows, picture(2, 1), TOP_K, NoStore()).find_affinity([1])
+    found = RowSearch(9, queries(0), rows, picture(2, 1), TOP_K, NoStore()).find_affinity()
     assert sorted(found.indices[0].tolist()) == [0, 1, 2, 3]
     assert torch.allclose(found.weights.sum(1), torch.ones(QUERIES))
 

@@ -198,22 +198,26 @@ def test_when_rows_were_found_then_they_come_back_for_the_same_pictures_alone(ma
     found = BestRows(frozenset({FIRST, FIRST + 2}), torch.rand(4, 6), torch.arange(24).reshape(4, 6))
     with cache:
         rows = RowCache(cache, folder, 3)
-        assert rows.fetch(FIRST + 1) is None
-        rows.keep(FIRST + 1, found)
-        again = rows.fetch(FIRST + 1)
+        assert rows.fetch(FIRST + 1, ()) is None
+        rows.keep(FIRST + 1, (), found)
+        again = rows.fetch(FIRST + 1, ())
         assert again.frames == found.frames
         assert torch.equal(again.similarities, found.similarities)
         assert torch.equal(again.places, found.places)
-        assert RowCache(cache, folder, 4).fetch(FIRST + 1) is None
+        assert rows.fetch(FIRST + 1, (1, 2)).frames == found.frames  # what all found, until these have found more
+        rows.keep(FIRST + 1, (1, 2), replace(found, frames=frozenset({FIRST})))
+        assert rows.fetch(FIRST + 1, (1, 2)).frames == {FIRST}
+        assert rows.fetch(FIRST + 1, ()).frames == found.frames
+        assert RowCache(cache, folder, 4).fetch(FIRST + 1, ()) is None
     changed = [replace(plate, sha256="other") if plate.frame == FIRST + 2 else plate for plate in scene]
     for plates in (changed, [plate for plate in scene if plate.frame != FIRST + 2]):
         encoding = Encoding("auto", "", (HEIGHT, WIDTH), (HEIGHT, WIDTH), "compact")
         other = FeatureCache(Engine(network, MemoryPolicy()), decoder, plates, encoding, folder, FeatureBudget(batch=1))
         single = FeatureCache(Engine(network, MemoryPolicy()), decoder, scene, encoding, folder, FeatureBudget(batch=1))
         with single, other:
-            RowCache(single, folder, 3).keep(FIRST + 1, found)
-            assert RowCache(single, folder, 3).fetch(FIRST + 1) is not None
-            assert RowCache(other, folder, 3).fetch(FIRST + 1) is None
+            RowCache(single, folder, 3).keep(FIRST + 1, (), found)
+            assert RowCache(single, folder, 3).fetch(FIRST + 1, ()) is not None
+            assert RowCache(other, folder, 3).fetch(FIRST + 1, ()) is None
 
 
 def test_when_several_threads_want_the_same_frames_then_each_is_encoded_once(make_cache):

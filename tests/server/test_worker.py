@@ -97,18 +97,20 @@ def test_when_a_second_round_runs_then_no_frame_is_encoded_again(engine, scene, 
     assert "; 0 frames encoded" in of_kind(second, EngineDone)[0].summary
 
 
-def test_when_keys_come_move_and_go_then_each_round_equals_one_that_nothing_was_kept_of(engine, scene, tmp_path):
-    rounds = [(FIRST,), (FIRST, FIRST + 5), (FIRST + 3, FIRST + 5), (FIRST + 3,)]
+@pytest.mark.parametrize("is_apart", [False, True])  # whether objects are drawn on frames of their own
+def test_when_keys_come_move_and_go_then_each_round_equals_one_that_nothing_was_kept_of(
+    engine, scene, tmp_path, is_apart
+):
+    def draw(folder, keyed):
+        plan = plan_of(tmp_path / folder, *scene, keyed=keyed)
+        apart = tuple(source for source in plan.keys if (source.key.object_id == 2) == (source.key.frame == keyed[-1]))
+        # Memory frames lie otherwise with other keys, and some of them become prototypes.
+        settings = replace(plan.settings, mem_every=2, max_working_frames=3, min_working_frames=1)
+        return replace(plan, settings=settings, keys=apart if is_apart else plan.keys)
+
+    rounds = [(FIRST, FIRST + 4), (FIRST, FIRST + 4, FIRST + 5), (FIRST + 3, FIRST + 5), (FIRST, FIRST + 3)]
     for number, keyed in enumerate(rounds):
-        plans = [plan_of(tmp_path / name, *scene, keyed=keyed) for name in ("kept", f"fresh{number}")]
-        kept, fresh = (
-            # Memory frames lie otherwise with other keys, and some of them become prototypes.
-            finish(
-                engine,
-                replace(plan, settings=replace(plan.settings, mem_every=2, max_working_frames=3, min_working_frames=1)),
-            )
-            for plan in plans
-        )
+        kept, fresh = (finish(engine, draw(folder, keyed)) for folder in ("kept", f"fresh{number}"))
         assert matte_hashes(kept) == matte_hashes(fresh)
         assert f"; {0 if number else COUNT} frames encoded" in of_kind(kept, EngineDone)[0].summary
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from xmem_core.best_rows import BestRows
+from xmem_core.best_rows import BestRows, Group
 from xmem_server.worker.cache_folder import CacheFolder, digest
 from xmem_server.worker.features import FeatureCache
 
@@ -23,9 +23,15 @@ class RowCache:
         self._folder = folder
         self._top_k = top_k
 
-    def fetch(self, frame: int) -> BestRows | None:
-        """Give what a frame found when it was last propagated to, among the frames it was looked for in, if they are as they were."""
-        tensors = self._folder.load(self._name(frame), torch.device("cpu"))
+    def fetch(self, frame: int, group: Group) -> BestRows | None:
+        """Give what a frame found when it was last propagated to, if the frames it was looked for in are as they were.
+
+        What was found for all objects together where nothing was for these: they may have parted since.
+        """
+        return self._load(frame, group) or (self._load(frame, ()) if group else None)
+
+    def _load(self, frame: int, group: Group) -> BestRows | None:
+        tensors = self._folder.load(self._name(frame, group), torch.device("cpu"))
         if tensors is None or tensors.keys() != set(_FIELDS):
             return None
         frames = frozenset(tensors["frames"].flatten().tolist())
@@ -36,14 +42,14 @@ class RowCache:
             return None
         return BestRows(frames, tensors["similarities"], tensors["places"])
 
-    def keep(self, frame: int, found: BestRows) -> None:
-        """Keep what a frame found, in place of what it found before."""
+    def keep(self, frame: int, group: Group, found: BestRows) -> None:
+        """Keep what a frame found for these objects, in place of what it found before."""
         frames = torch.tensor(sorted(found.frames), dtype=torch.int64)
         tensors = (frames, self._digest_pictures(found.frames), found.similarities, found.places)
-        self._folder.save(self._name(frame), dict(zip(_FIELDS, tensors, strict=True)))
+        self._folder.save(self._name(frame, group), dict(zip(_FIELDS, tensors, strict=True)))
 
-    def _name(self, frame: int) -> list[object]:
-        return ["rows", _LAYOUT, self._top_k, self._features.name(frame)]
+    def _name(self, frame: int, group: Group) -> list[object]:
+        return ["rows", _LAYOUT, self._top_k, self._features.name(frame), *group]
 
     def _digest_pictures(self, frames: Collection[int]) -> Tensor:
         """Give what the features of these frames are known by together, (32,) uint8."""
