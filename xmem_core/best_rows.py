@@ -119,15 +119,17 @@ class RowSearch:
             self.store.keep(self.frame, self.group, found)
         return chosen, indices
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.query.shape[0], KEPT_PER_READ * self.top_k
+
     def _find_nothing(self) -> BestRows:
-        size = (self.query.shape[0], KEPT_PER_READ * self.top_k)
-        return BestRows(frozenset(), torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int64))
+        return BestRows(frozenset(), torch.full(self._size, -torch.inf), torch.zeros(self._size, dtype=torch.int64))
 
     def _fits(self, known: BestRows) -> bool:
         """Whether something can be what this search found: from its numbers places in memory are computed, unchecked."""
-        wanted = self._find_nothing()
-        pairs = ((known.similarities, wanted.similarities), (known.places, wanted.places))
-        if any(one.shape != other.shape or one.dtype != other.dtype for one, other in pairs):
+        pairs = ((known.similarities, torch.float32), (known.places, torch.int64))
+        if any(tensor.shape != self._size or tensor.dtype != kind for tensor, kind in pairs):
             return False
         rows = max((part.features.shape[0] for part in self.frames.values()), default=0)
         return bool(((known.places & kernels.ROW_OF_PLACE) < rows).all())
@@ -138,11 +140,12 @@ class RowSearch:
         chosen = torch.empty(queries, self.top_k)
         indices = torch.empty(queries, self.top_k, dtype=torch.int64)
         counts = torch.empty(queries, dtype=torch.int64)
-        allowed = torch.tensor([(frame, self.frames[frame].start) for frame in sorted(self.frames)], dtype=torch.int64)
+        frames = torch.tensor(sorted(self.frames), dtype=torch.int64)
+        starts = torch.tensor([self.frames[frame].start for frame in frames.tolist()], dtype=torch.int64)
         kernels.choose_best(
             known.similarities.numpy(),
             known.places.numpy(),
-            allowed.reshape(-1, 2).numpy(),
+            (frames.numpy(), starts.numpy()),
             chosen.numpy(),
             indices.numpy(),
             counts.numpy(),

@@ -44,10 +44,10 @@ def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = Non
     ``rectify`` takes negative values of maps as 0. ``added`` (B, CO, h, w) is added to the result, each to N maps that
     follow each other.
     """
-    laid = _lay(maps)
+    laid = kernels.lay_channels_last(maps)
     count, height, width, channels = laid.shape
     result = maps.new_empty(count, height, width, kernel.weight.shape[2])
-    more = result[:0] if added is None else _lay(added)
+    more = result[:0] if added is None else kernels.lay_channels_last(added)
     lines, columns = count * -(-height // kernels.TILE), -(-width // kernels.TILE)
     least = kernels.ZERO if rectify else kernels.LEAST
     at_once = max(1, _TILES_AT_ONCE // columns)
@@ -78,16 +78,11 @@ def convolve_to_one(maps: Tensor, kernel: SingleKernel, *, rectify: bool = False
 
     Each output is a sum along three lines of memory: libraries, made for many outputs, take ten times as long.
     """
-    laid = _lay(maps)
+    laid = kernels.lay_channels_last(maps)
     result = maps.new_empty(laid.shape[:3])
     least = kernels.ZERO if rectify else kernels.LEAST
     kernels.convolve_to_one(laid.numpy(), kernel.weight.numpy(), np.float32(kernel.bias), least, result.numpy())
     return result[:, None]
-
-
-def _lay(maps: Tensor) -> Tensor:
-    """Give maps (B, C, h, w) as (B, h, w, C), contiguous: without a copy where they lie so."""
-    return maps.permute(0, 2, 3, 1).contiguous()
 
 
 WHOLE, IMAGE, OBJECT = "whole", "image", "object"  # which channels of its input a convolution takes

@@ -136,7 +136,7 @@ def shrink(
     """Give images (B, 3, H, W) 0..1 averaged to (B, 3, *shape), minus mean, over std."""
     if not kernels.can_take(images):
         return normalise(resize_area(images, shape), mean, std)
-    pictures = images.permute(0, 2, 3, 1).contiguous()  # (B, H, W, 3): no copy where colours lie together
+    pictures = kernels.lay_channels_last(images)  # (B, H, W, 3)
     small = pictures.new_empty(len(pictures), *shape, 3)
     kernels.shrink(pictures.numpy(), np.array(mean, np.float32), np.array(std, np.float32), small.numpy())
     return small.permute(0, 3, 1, 2)
@@ -152,7 +152,7 @@ def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float
 def to_grey(images: Tensor) -> Tensor:
     """Give the brightness (B, 1, H, W) uint8 of images (B, 3, H, W) 0..1."""
     if kernels.can_take(images):
-        pictures = images.permute(0, 2, 3, 1).contiguous()  # (B, H, W, 3): no copy where colours lie together
+        pictures = kernels.lay_channels_last(images)  # (B, H, W, 3)
         grey = torch.empty(pictures.shape[:3], dtype=torch.uint8)
         kernels.find_brightness(pictures.numpy(), grey.numpy())
         return grey[:, None]

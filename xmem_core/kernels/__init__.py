@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmem_core.kernels.compiling import LEAST, ZERO, can_take, compiled
+from xmem_core.kernels.compiling import LEAST, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
     LEAST_PROBABILITY,
     LUMA,
@@ -36,6 +36,7 @@ __all__ = [
     "convolve_to_one",
     "find_brightness",
     "keep_best",
+    "lay_channels_last",
     "lay_tiles",
     "normalise_odds",
     "shrink",
@@ -57,6 +58,6 @@ def compile_all() -> None:
     find_brightness(pictures, np.zeros((1, 4, 4), np.uint8))
     add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
     add_positive(np.zeros((1, 4), np.int16), maps[0, 0, 0])
-    places, allowed, counts = np.zeros((4, 8), np.int64), np.zeros((1, 2), np.int64), np.zeros(4, np.int64)
+    places, line = np.zeros((4, 8), np.int64), np.zeros(4, np.int64)
     keep_best(maps[0, 0], 0, maps[0, 0], places)
-    choose_best(maps[0, 0], places, allowed, maps[0, 0], places, counts)
+    choose_best(maps[0, 0], places, (line, line), maps[0, 0], places, line.copy())

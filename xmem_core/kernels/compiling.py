@@ -51,3 +51,8 @@ def _compile(function: _Kernel, maths: set[str]) -> _Kernel:
 def can_take(tensor: torch.Tensor) -> bool:
     """Say whether loops that are compiled may take a tensor's place: it is on the CPU, and nobody wants gradients."""
     return tensor.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def lay_channels_last(maps: torch.Tensor) -> torch.Tensor:
+    """Give maps (B, C, h, w) as loops take them, (B, h, w, C), contiguous: without a copy where they lie so."""
+    return maps.permute(0, 2, 3, 1).contiguous()

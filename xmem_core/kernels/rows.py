@@ -49,32 +49,29 @@ def _insert(score: np.float32, place: int, best: Floats, places: Places) -> None
 
 
 @compiled
-def choose_best(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places, counts: Places) -> None:
-    """Fill chosen and rows (M, k) with the first of the best (M, K) that are allowed, and counts (M,) with how many these are.
+def choose_best(
+    best: Floats, places: Places, frames: tuple[Places, Places], chosen: Floats, rows: Places, counts: Places
+) -> None:
+    """Fill chosen and rows (M, k) with the first of the best (M, K) that are of some frames, and counts (M,) with how many these are.
 
-    A place is ``frame << PLACE_BITS | row``. ``allowed`` (n, 2) has frames, ascending, and what is added to their rows. What is left over is
-    -inf at row 0.
+    A place is ``frame << PLACE_BITS | row``. ``frames`` are their numbers (n,), ascending, and what is added to their rows (n,). What is
+    left over is -inf at row 0.
     """
     for query in prange(best.shape[0]):
-        counts[query] = _choose_of_line(best[query], places[query], allowed, chosen[query], rows[query])
+        counts[query] = _choose_of_line(best[query], places[query], frames, chosen[query], rows[query])
 
 
 @inlined
-def _choose_of_line(best: Floats, places: Places, allowed: Places, chosen: Floats, rows: Places) -> int:
+def _choose_of_line(best: Floats, places: Places, frames: tuple[Places, Places], chosen: Floats, rows: Places) -> int:
+    numbers, starts = frames
     count = 0
     for i in range(len(best)):
         if count == len(chosen) or best[i] == LEAST:
             break
         frame = places[i] >> PLACE_BITS
-        low, high = 0, len(allowed)
-        while low < high:  # where it is, if it is there
-            middle = (low + high) // 2
-            if allowed[middle, 0] < frame:
-                low = middle + 1
-            else:
-                high = middle
-        if low < len(allowed) and allowed[low, 0] == frame:
-            chosen[count], rows[count] = best[i], allowed[low, 1] + (places[i] - (frame << PLACE_BITS))
+        at = np.searchsorted(numbers, frame)  # where it is, if it is there
+        if at < len(numbers) and numbers[at] == frame:
+            chosen[count], rows[count] = best[i], starts[at] + (places[i] & ROW_OF_PLACE)
             count += 1
     for i in range(count, len(chosen)):
         chosen[i], rows[i] = LEAST, 0

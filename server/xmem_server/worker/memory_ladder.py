@@ -74,6 +74,11 @@ class MemoryLadder:
         """What the feature cache may take."""
         return self._greed.budget
 
+    @property
+    def is_climbed(self) -> bool:
+        """Whether memory was short."""
+        return bool(self._taken)
+
     def climb(self) -> None:
         """Take the next step. Raises ServerError OUT_OF_MEMORY, naming what the artist can do, when there is none left."""
         if not self._left:

@@ -118,8 +118,8 @@ class PropagationJob:
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder)
         # Short of memory a frame is encoded in other company: what it finds is not what a later round would find.
-        is_short = bool(ladder.describe())
-        self._rows = NO_STORE if is_short else RowCache(self._cache, self._folder, self._engine.policy.top_k)
+        rows = RowCache(self._cache, self._folder, self._engine.policy.top_k)
+        self._rows = NO_STORE if ladder.is_climbed else rows
         summaries = SummaryCache(self._folder, fetch_key_size(self._encoding))
         self._writer = MatteWriter(plan, decoder, channel, summaries, self._keys)
         self._contexts = contextlib.ExitStack()
@@ -265,7 +265,7 @@ class PropagationJob:
         shot, settings = self._plan.shot, self._plan.settings
         skipped = f"; {self._skipped} frames could not be read" if self._skipped else ""
         need = f"; {self._plan.note}" if self._plan.note else ""
-        short = f"; memory was short: {self._ladder.describe()}" if self._ladder.describe() else ""
+        short = f"; memory was short: {self._ladder.describe()}" if self._ladder.is_climbed else ""
         return (
             f"worked at {width}x{height} of {shot.width}x{shot.height}{self._describe_finer()} "
             f"on {self._device}, {settings.precision}; "

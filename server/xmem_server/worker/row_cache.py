@@ -35,10 +35,9 @@ class RowCache:
         if tensors is None or tensors.keys() != set(_FIELDS):
             return None
         frames = frozenset(tensors["frames"].flatten().tolist())
-        if (
-            not frames <= self._features.frames
-            or tensors["pictures"].tolist() != self._digest_pictures(frames).tolist()
-        ):
+        if not frames <= self._features.frames:
+            return None
+        if tensors["pictures"].tolist() != self._digest_pictures(frames).tolist():
             return None
         return BestRows(frames, tensors["similarities"], tensors["places"])
 
