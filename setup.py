@@ -7,6 +7,7 @@ RUN = [
     "torch==2.13.0",
     "numpy>=2.0,<3",
     "numba>=0.63,<1",
+    "llvmlite",
     "safetensors>=0.5,<1",
     "pyzmq>=25,<28",
     "msgpack>=1.0.5,<2",

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from xmem_core import kernels
 
-# So many stay in the cache (at stride 4 that is 10 % faster than all at once), and what they take is bounded.
-_TILES_AT_ONCE = 256
+# Tiles that a thread works on at once: a few, which stay in its cache with their products; more of them where the weights do not stay
+# there, and are fetched again each time.
+_TILES_AT_ONCE, _TILES_OF_LARGE = 12, 60
+_LARGE = 16 * 1024**2  # bytes of weights
 # G of the paper's equation 12, as exact fractions over 24
 _KERNEL_TRANSFORM = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 
 
 @dataclass(frozen=True)
 class TiledKernel:
-    """A 3x3 kernel as tiles take it: ``weight`` (36, CI, CO) and ``bias`` (CO,), float32."""
+    """A 3x3 kernel as tiles take it: ``weight`` (36, C, N), each the next multiple of `kernels.PADDED` of CI and CO, and ``bias`` (CO,)."""
 
     weight: Tensor
     bias: Tensor
@@ -33,9 +35,10 @@ def make_tiled_kernel(weight: Tensor, bias: Tensor | None) -> TiledKernel:
     """Give the kernel for weight (CO, CI, 3, 3) and bias (CO,), or None for a bias of 0."""
     side = torch.tensor(_KERNEL_TRANSFORM, dtype=torch.float64) / 24
     laid = weight.double().permute(2, 3, 1, 0)  # (3, 3, CI, CO)
-    spread = torch.kron(side, side) @ laid.reshape(9, -1)  # (36, CI*CO)
+    spread = (torch.kron(side, side) @ laid.reshape(9, -1)).unflatten(1, laid.shape[2:])  # (36, CI, CO)
     shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    return TiledKernel(spread.float().unflatten(1, laid.shape[2:]), shift.float().clone())
+    padded = F.pad(spread.float(), (0, -laid.shape[3] % kernels.PADDED, 0, -laid.shape[2] % kernels.PADDED))
+    return TiledKernel(padded.contiguous(), shift.float().clone())
 
 
 def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = None, *, rectify: bool = False) -> Tensor:
@@ -45,17 +48,19 @@ def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = Non
     follow each other.
     """
     laid = kernels.lay_channels_last(maps)
-    count, height, width, channels = laid.shape
-    result = maps.new_empty(count, height, width, kernel.weight.shape[2])
+    result = maps.new_empty(*laid.shape[:3], kernel.bias.shape[0])
     more = result[:0] if added is None else kernels.lay_channels_last(added)
-    lines, columns = count * -(-height // kernels.TILE), -(-width // kernels.TILE)
     least = kernels.ZERO if rectify else kernels.LEAST
-    at_once = max(1, _TILES_AT_ONCE // columns)
-    for first in range(0, lines, at_once):
-        tiles = maps.new_empty(36, min(at_once, lines - first) * columns, channels)
-        kernels.lay_tiles(laid.numpy(), tiles.numpy(), first, least)
-        products = torch.bmm(tiles, kernel.weight)
-        kernels.bring_tiles(products.numpy(), kernel.bias.numpy(), more.numpy(), result.numpy(), first)
+    at_once = _TILES_AT_ONCE if kernel.weight.nbytes < _LARGE else _TILES_OF_LARGE
+    room = maps.new_empty(kernels.THREADS, 36, at_once, sum(kernel.weight.shape[1:]))
+    kernels.convolve_tiles(
+        laid.numpy(),
+        (kernel.weight.numpy(), kernel.bias.numpy(), least),
+        more.numpy(),
+        result.numpy(),
+        room.numpy(),
+        np.zeros(1, np.int64),
+    )
     return result.permute(0, 3, 1, 2)
 
 

@@ -93,7 +93,7 @@ def test_when_gradients_or_another_precision_are_wanted_then_tiles_are_not_used(
     conv = BlockConv(4, 4)
     tile_convolutions(conv)
     asked = []
-    monkeypatch.setattr(kernels, "lay_tiles", lambda *_: asked.append(1))
+    monkeypatch.setattr(kernels, "convolve_tiles", lambda *_: asked.append(1))
     x = torch.randn(1, 4, 8, 8)
     conv(x).sum().backward()
     assert conv.weight.grad is not None

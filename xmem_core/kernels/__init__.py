@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmem_core.kernels.compiling import LEAST, ZERO, can_take, compiled, lay_channels_last
+from xmem_core.kernels.compiling import LEAST, THREADS, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
     LEAST_PROBABILITY,
     LUMA,
@@ -14,30 +14,33 @@ from xmem_core.kernels.pictures import (
     shrink,
     widen,
 )
+from xmem_core.kernels.products import ROWS
 from xmem_core.kernels.rows import PLACE_BITS, ROW_OF_PLACE, add_excess, add_positive, choose_best, keep_best
-from xmem_core.kernels.tiles import TILE, bring_tiles, convolve_to_one, lay_tiles
+from xmem_core.kernels.tiles import convolve_tiles, convolve_to_one
+from xmem_core.kernels.vectors import PADDED
 
 __all__ = [
     "LEAST",
     "LEAST_PROBABILITY",
     "LUMA",
+    "PADDED",
     "PLACE_BITS",
+    "ROWS",
     "ROW_OF_PLACE",
-    "TILE",
+    "THREADS",
     "ZERO",
     "add_excess",
     "add_positive",
-    "bring_tiles",
     "can_take",
     "carry_pictures",
     "choose_best",
     "compile_all",
     "compiled",
+    "convolve_tiles",
     "convolve_to_one",
     "find_brightness",
     "keep_best",
     "lay_channels_last",
-    "lay_tiles",
     "normalise_odds",
     "shrink",
     "widen",
@@ -46,9 +49,9 @@ __all__ = [
 
 def compile_all() -> None:
     """Have every kernel compiled, or fetched from where an earlier process left it: seconds once, then half a second."""
-    maps, tiles = np.zeros((1, 4, 4, 8), np.float32), np.zeros((36, 1, 8), np.float32)
-    lay_tiles(maps, tiles, 0, LEAST)
-    bring_tiles(tiles, maps[0, 0, 0], maps, maps, 0)
+    maps = np.zeros((1, 4, 4, 8), np.float32)
+    weight, room = np.zeros((36, PADDED, PADDED), np.float32), np.zeros((1, 36, ROWS, 2 * PADDED), np.float32)
+    convolve_tiles(maps, (weight, maps[0, 0, 0], LEAST), maps, maps.copy(), room, np.zeros(1, np.int64))
     convolve_to_one(maps, np.zeros((3, 24), np.float32), ZERO, LEAST, maps[..., 0].copy())
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])

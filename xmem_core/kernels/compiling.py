@@ -21,7 +21,8 @@ Places = npt.NDArray[np.int64]
 _Kernel = Callable[..., None]
 
 config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
-config.NUMBA_NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
+THREADS = torch.get_num_threads()
+config.NUMBA_NUM_THREADS = THREADS  # type: ignore[attr-defined]
 
 ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
 LEAST = np.float32(-np.inf)

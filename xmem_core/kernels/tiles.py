@@ -2,112 +2,149 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import prange
+from llvmlite import ir
+from numba import prange, types
 
-from xmem_core.kernels.compiling import EIGHT, FIVE, FOUR, TWO, ZERO, Floats, compiled, compiled_sums, inlined
+from xmem_core.kernels.compiling import ZERO, Floats, Places, compiled, compiled_sums, inlined
+from xmem_core.kernels.products import multiply
+from xmem_core.kernels.vectors import INDEX, LANES, Lines, Vector, take, written
 
-TILE = 4  # outputs of a tile to a side; its inputs are two more
+TILE = 4  # outputs of a tile to a side
+SEEN = 6  # inputs of a tile to a side
 
-_Six = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
+_Vectors = list[Vector]
 
 
-@inlined
-def _forward(a: np.float32, b: np.float32, c: np.float32, d: np.float32, e: np.float32, f: np.float32) -> _Six:
+def _forward(values: _Vectors) -> _Vectors:
     """Give B^T of F(4, 3) times six values (Lavin and Gray, equation 12)."""
-    even, odd, even2, odd2 = e - FOUR * c, d - FOUR * b, e - c, TWO * (d - b)
-    return FOUR * a - FIVE * c + e, even + odd, even - odd, even2 + odd2, even2 - odd2, FOUR * b - FIVE * d + f
+    a, b, c, d, e, f = values
+    even, odd, even2, odd2 = e - 4.0 * c, d - 4.0 * b, e - c, 2.0 * (d - b)
+    return [4.0 * a - 5.0 * c + e, even + odd, even - odd, even2 + odd2, even2 - odd2, 4.0 * b - 5.0 * d + f]
 
 
-@inlined
-def _back(
-    a: np.float32, b: np.float32, c: np.float32, d: np.float32, e: np.float32, f: np.float32
-) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+def _back(values: _Vectors) -> _Vectors:
     """Give A^T of F(4, 3) times six values."""
+    a, b, c, d, e, f = values
     total, total2, less, less2 = b + c, d + e, b - c, d - e
-    return a + total + total2, less + TWO * less2, total + FOUR * total2, less + EIGHT * less2 + f
+    return [a + total + total2, less + 2.0 * less2, total + 4.0 * total2, less + 8.0 * less2 + f]
+
+
+@written
+def _lay_vector(_typing: Any, seen: Any, channel: Any, tiles: Any, tile: Any) -> Any:
+    """Fill some channels of one of the tiles (36, T, C) with B^T d B of what it sees (36, C)."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        source, target = (Lines(context, builder, signature.args[i], values[i]) for i in (0, 2))
+        channel, tile = values[1], values[3]
+        found = [[source.load(INDEX(y * SEEN + x), channel) for y in range(SEEN)] for x in range(SEEN)]
+        columns = [_forward(column) for column in found]
+        for y in range(SEEN):
+            for x, vector in enumerate(_forward([column[y] for column in columns])):
+                target.store(vector, builder.add(builder.mul(INDEX(y * SEEN + x), target.sizes[1]), tile), channel)
+        return context.get_dummy_value()
+
+    return types.void(seen, types.intp, tiles, types.intp), write
+
+
+@written
+def _bring_vector(_typing: Any, products: Any, tile: Any, channel: Any, done: Any) -> Any:
+    """Fill some channels of what is done (16, N) with A^T m A of one tile's products (36, T, N)."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        source, target = (Lines(context, builder, signature.args[i], values[i]) for i in (0, 3))
+        tile, channel = values[1], values[2]
+        columns = []
+        for x in range(SEEN):
+            lines = [builder.add(builder.mul(INDEX(y * SEEN + x), source.sizes[1]), tile) for y in range(SEEN)]
+            columns.append(_back([source.load(line, channel) for line in lines]))
+        for y in range(TILE):
+            for x, vector in enumerate(_back([column[y] for column in columns])):
+                target.store(vector, INDEX(y * TILE + x), channel)
+        return context.get_dummy_value()
+
+    return types.void(products, types.intp, types.intp, done), write
 
 
 @compiled
-def lay_tiles(maps: Floats, tiles: Floats, first: int, least: np.float32) -> None:
-    """Fill ``tiles`` (36, T, C) with the transforms of 6x6 tiles of maps (n, h, w, C), four apart, zeros around.
+def convolve_tiles(
+    maps: Floats, kernel: tuple[Floats, Floats, np.float32], added: Floats, result: Floats, room: Floats, taken: Places
+) -> None:
+    """Fill result (n, h, w, CO) with the 3x3 convolution of maps (n, h, w, CI), 0 around, by 4x4 outputs at a time.
 
-    There are n * ceil(h/4) lines of ceil(w/4) tiles; T is some of them, whole, from line ``first``. Values of maps below ``least`` are
-    taken as that. B^T d B of F(4x4, 3x3).
+    ``kernel``: weight (36, C, N), C and N the next multiples of PADDED of CI and CO; bias (CO,); the least that a value of maps is taken as.
+    ``added`` (m, h, w, CO) is added, each to n/m maps that follow each other; m may be 0. ``room`` (threads, 36, T, C + N) is for T tiles of
+    each thread, T a multiple of ROWS: their transforms B^T d B, and products. ``taken`` (1,) is 0.
+
+    Each thread takes tiles as it comes to them: one that others hold up takes fewer.
     """
-    rows, columns = -(-maps.shape[1] // TILE), -(-maps.shape[2] // TILE)
-    for line in prange(tiles.shape[1] // columns):
-        place = first + line
-        _lay_line(maps[place // rows], tiles, line * columns, (place % rows * TILE - 1, least))
+    weight, bias, least = kernel
+    count, height, width, _ = maps.shape
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    depth, breadth = weight.shape[1:]
+    at_once = room.shape[2]
+    for thread in prange(room.shape[0]):
+        space = room[thread].reshape(-1)
+        tiles = space[: SEEN * SEEN * at_once * depth].reshape(SEEN * SEEN, at_once, depth)
+        products = space[SEEN * SEEN * at_once * depth :].reshape(SEEN * SEEN, at_once, breadth)
+        seen, done = np.zeros((SEEN * SEEN, depth), np.float32), np.empty((TILE * TILE, breadth), np.float32)
+        first = take(taken) * at_once
+        while first < count * rows * columns:
+            last = min(first + at_once, count * rows * columns)
+            for tile in range(first, last):
+                line, left = tile // columns, tile % columns * TILE - 1
+                _see(maps[line // rows], line % rows * TILE - 1, left, least, seen)
+                for channel in range(0, depth, LANES):
+                    _lay_vector(seen, channel, tiles, tile - first)
+            for place in range(SEEN * SEEN):
+                multiply(tiles[place], weight[place], products[place])
+            for tile in range(first, last):
+                for channel in range(0, breadth, LANES):
+                    _bring_vector(products, tile - first, channel, done)
+                line, left = tile // columns, tile % columns * TILE
+                picture, top = line // rows, line % rows * TILE
+                _put(done, bias, top, left, result[picture])
+                if added.shape[0]:
+                    _add(added[picture * added.shape[0] // count], top, left, result[picture])
+            first = take(taken) * at_once
 
 
 @inlined
-def _lay_line(picture: Floats, tiles: Floats, start: int, top_and_least: tuple[int, np.float32]) -> None:
+def _see(picture: Floats, top: int, left: int, least: np.float32, seen: Floats) -> None:
+    """Fill seen (36, C) with a 6x6 part of a picture (h, w, CI), zeros outside, nothing less than some value."""
     height, width, channels = picture.shape
-    top, least = top_and_least
-    half = np.empty((6, 6, channels), np.float32)
-    seen = np.empty((6, channels), np.float32)
-    for tile in range(-(-width // TILE)):
-        for across in range(6):
-            x = tile * TILE - 1 + across
-            for down in range(6):
-                inside = 0 <= x < width and 0 <= top + down < height
-                for i in range(channels):
-                    value = picture[top + down, x, i] if inside else ZERO
-                    seen[down, i] = value if value > least else least
+    for place in range(SEEN * SEEN):
+        y, x = top + place // SEEN, left + place % SEEN
+        line = seen[place]
+        if 0 <= y < height and 0 <= x < width:
+            there = picture[y, x]
             for i in range(channels):
-                r = _forward(seen[0, i], seen[1, i], seen[2, i], seen[3, i], seen[4, i], seen[5, i])
-                half[0, across, i], half[1, across, i], half[2, across, i] = r[0], r[1], r[2]
-                half[3, across, i], half[4, across, i], half[5, across, i] = r[3], r[4], r[5]
-        for down in range(6):
-            h, t, at = half[down], tiles[down * 6 : down * 6 + 6], start + tile
+                line[i] = max(there[i], least)
+        else:
             for i in range(channels):
-                r = _forward(h[0, i], h[1, i], h[2, i], h[3, i], h[4, i], h[5, i])
-                t[0, at, i], t[1, at, i], t[2, at, i], t[3, at, i], t[4, at, i], t[5, at, i] = r
-
-
-@compiled
-def bring_tiles(products: Floats, bias: Floats, added: Floats, maps: Floats, first: int) -> None:
-    """Fill maps (n, h, w, C) with the 4x4 outputs of products (36, T, C), tiles as `lay_tiles` has them, plus bias (C,).
-
-    ``added`` (m, h, w, C) is added too, each to n/m maps that follow each other; m may be 0. A^T m A of F(4x4, 3x3).
-    """
-    rows, columns = -(-maps.shape[1] // TILE), -(-maps.shape[2] // TILE)
-    for line in prange(products.shape[1] // columns):
-        part, top = (first + line) // rows, (first + line) % rows * TILE
-        picture = maps[part, top : top + TILE]
-        _bring_line(products, line * columns, bias, picture)
-        if added.shape[0]:
-            more = added[part * added.shape[0] // maps.shape[0], top : top + TILE]
-            for y in range(picture.shape[0]):
-                for x in range(picture.shape[1]):
-                    for i in range(picture.shape[2]):
-                        picture[y, x, i] += more[y, x, i]
+                line[i] = max(ZERO, least)
 
 
 @inlined
-def _bring_line(products: Floats, start: int, bias: Floats, picture: Floats) -> None:
-    height, width, channels = picture.shape
-    half = np.empty((4, 6, channels), np.float32)
-    done = np.empty((4, channels), np.float32)
-    for tile in range(-(-width // TILE)):
-        for across in range(6):
-            at = start + tile
-            a, b, c = products[across, at], products[across + 6, at], products[across + 12, at]
-            d, e, f = products[across + 18, at], products[across + 24, at], products[across + 30, at]
-            for i in range(channels):
-                r = _back(a[i], b[i], c[i], d[i], e[i], f[i])
-                half[0, across, i], half[1, across, i], half[2, across, i], half[3, across, i] = r
-        for y in range(height):
-            h = half[y]
-            for i in range(channels):
-                done[0, i], done[1, i], done[2, i], done[3, i] = _back(
-                    h[0, i], h[1, i], h[2, i], h[3, i], h[4, i], h[5, i]
-                )
-            for x in range(min(TILE, width - tile * TILE)):
-                out = picture[y, tile * TILE + x]
-                for i in range(channels):
-                    out[i] = done[x, i] + bias[i]
+def _put(done: Floats, bias: Floats, top: int, left: int, picture: Floats) -> None:
+    """Fill a 4x4 part of a picture (h, w, C), what there is of it, with what is done (16, N), plus bias (C,)."""
+    for y in range(min(TILE, picture.shape[0] - top)):
+        for x in range(min(TILE, picture.shape[1] - left)):
+            line, there = done[y * TILE + x], picture[top + y, left + x]
+            for i in range(len(there)):
+                there[i] = line[i] + bias[i]
+
+
+@inlined
+def _add(more: Floats, top: int, left: int, picture: Floats) -> None:
+    """Add to a 4x4 part of a picture (h, w, C) what another has there."""
+    for y in range(top, min(top + TILE, picture.shape[0])):
+        for x in range(left, min(left + TILE, picture.shape[1])):
+            line, there = more[y, x], picture[y, x]
+            for i in range(len(there)):
+                there[i] += line[i]
 
 
 @compiled_sums
