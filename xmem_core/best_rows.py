@@ -4,27 +4,27 @@ Keys, shrinkage and selection are made of pictures alone. So which rows of one f
 when a key is added or corrected: frames that are no longer remembered are passed over, and only those that are new are looked through.
 Twice as many rows are kept as are read, so that enough are left when some are passed over; if not, all are looked through again.
 
-What is found does not depend on what was known before, to the last bit: similarities are computed frame by frame, in products of the
-same shapes, and of equal ones the row of the earlier frame comes first. Where memory's rows lie on the CPU only.
+What is found does not depend on what was known before, to the last bit: each similarity is summed in the same order, whatever else is
+computed, and of equal ones the row of the earlier frame comes first. Where memory's rows lie on the CPU only.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_core import kernels
-from xmem_core.affinity import Affinity, similarity
+from xmem_core.affinity import Affinity
 
 KEPT_PER_READ = 2  # rows kept for each one that is read
 MOST_READ = 100  # rows that a query may read: with more, putting them in order takes longer than sorting everything
-NEAR_VALUES = (
-    1024 * 1024
-)  # similarities computed at once, at most: they are looked through while they are near the processor
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class NoStore:
 NO_STORE: BestRowsStore = NoStore()
 
 
+def padded(count: int) -> int:
+    """Give how long a line of so many rows is: loops put rows into lines a vector at a time."""
+    return -(-count // kernels.PADDED) * kernels.PADDED
+
+
 @dataclass(frozen=True)
 class FrameRows:
     """The prepared features (n, F) of a remembered frame's rows, and the place of the first among all rows of memory."""
@@ -80,8 +85,7 @@ class FrameRows:
 class RowSearch:
     """What the queries (M, F) of a frame find of a group's memory: in rows of other frames by number, and in loose ones (N, F), which come first.
 
-    All frames have as many rows. At most ``block_values`` similarities are computed at once; what is found with another number may differ
-    in the last bit, and does not belong into one store.
+    All frames have as many rows.
     """
 
     frame: int
@@ -91,7 +95,6 @@ class RowSearch:
     top_k: int
     store: BestRowsStore
     group: Group = ()
-    block_values: int = NEAR_VALUES
 
     def find_affinity(self, exists: Tensor | None = None) -> Affinity:
         """Give the affinity of each query to the rows of the frames, and the loose ones that exist (N,) bool, None for all.
@@ -105,7 +108,7 @@ class RowSearch:
         return Affinity(indices[:, :count], torch.softmax(values[:, :count], 1))
 
     def _choose(self, wanted: int) -> tuple[Tensor, Tensor]:
-        """Give similarities and indices (M, top_k) of the best rows of the frames; -inf at 0 where there are fewer than are wanted."""
+        """Give similarities and indices (M, at least top_k) of the best rows of the frames; -inf at 0 where there are fewer than are wanted."""
         known = self.store.fetch(self.frame, self.group)
         if known is None or not self._fits(known):
             known = self._find_nothing()
@@ -121,7 +124,7 @@ class RowSearch:
 
     @property
     def _size(self) -> tuple[int, int]:
-        return self.query.shape[0], KEPT_PER_READ * self.top_k
+        return self.query.shape[0], padded(KEPT_PER_READ * self.top_k)
 
     def _find_nothing(self) -> BestRows:
         return BestRows(frozenset(), torch.full(self._size, -torch.inf), torch.zeros(self._size, dtype=torch.int64))
@@ -137,8 +140,8 @@ class RowSearch:
     def _choose_known(self, known: BestRows) -> tuple[Tensor, Tensor, int]:
         """Give what `_choose` gives, of what is known, and how many rows each query has at least."""
         queries = self.query.shape[0]
-        chosen = torch.empty(queries, self.top_k)
-        indices = torch.empty(queries, self.top_k, dtype=torch.int64)
+        chosen = torch.empty(queries, padded(self.top_k))
+        indices = torch.empty_like(chosen, dtype=torch.int64)
         counts = torch.empty(queries, dtype=torch.int64)
         frames = torch.tensor(sorted(self.frames), dtype=torch.int64)
         starts = torch.tensor([self.frames[frame].start for frame in frames.tolist()], dtype=torch.int64)
@@ -162,11 +165,15 @@ class RowSearch:
 
     def _keep_best(self, rows: Tensor, first: int, best: Tensor, places: Tensor, exists: Tensor | None = None) -> None:
         """Put rows (n, F) where they belong among the best ones (M, k), the first of them at a place, those that exist (n,) bool."""
-        # Parts of nearly equal size: a product for one query alone would be computed otherwise, and differ in the last bit.
-        parts = -(-self.query.shape[0] * rows.shape[0] // min(self.block_values, NEAR_VALUES)) or 1
-        split = (each.tensor_split(parts) for each in (self.query, best, places))
-        for some, its_best, its_places in zip(*split, strict=True):
-            scores = similarity(some, rows)
-            if exists is not None:
-                scores.masked_fill_(~exists, -torch.inf)
-            kernels.keep_best(scores.numpy(), first, its_best.numpy(), its_places.numpy())
+        if not rows.shape[0]:
+            return
+        given = torch.empty(0, dtype=torch.bool) if exists is None else exists
+        known, numbers = best.numpy(), places.numpy()
+        its_rows, taken = (rows.numpy(), given.numpy(), first), np.zeros(1, np.int64)
+        kernels.keep_similar(its_rows, self._laid.numpy(), known, numbers, taken, kernels.THREADS)
+
+    @functools.cached_property
+    def _laid(self) -> Tensor:
+        """The queries as loops take them, (parts, F, QUERIES_AT_ONCE), zeros after the last."""
+        whole = F.pad(self.query, (0, 0, 0, -self.query.shape[0] % kernels.QUERIES_AT_ONCE))
+        return whole.unflatten(0, (-1, kernels.QUERIES_AT_ONCE)).transpose(1, 2).contiguous()

@@ -158,8 +158,7 @@ class Memory:
                 # A frame's rows exist for an object all together, or not at all.
                 chosen = {number: rows for number, rows in frames.items() if bool(whole[rows.start])}
                 exists = whole[: loose.shape[0]]
-            at_once = self.footprint.block_values
-            search = RowSearch(frame, query, chosen, loose, top_k, self.best_rows, group, at_once)
+            search = RowSearch(frame, query, chosen, loose, top_k, self.best_rows, group)
             return search.find_affinity(exists)
 
         return find

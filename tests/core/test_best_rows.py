@@ -12,7 +12,7 @@ from xmem_core.memory import Memory, MemoryPolicy
 from xmem_core.rows import Rows
 
 SEEDS = range(50)
-ROWS, QUERIES, CHANNELS, TOP_K = 40, 9, 6, 5
+ROWS, QUERIES, CHANNELS, TOP_K = 40, 9, 4, 5  # of four channels similarities of whole numbers are exact
 
 
 class Kept(dict):
@@ -108,17 +108,17 @@ def test_when_some_frames_and_loose_rows_are_read_then_it_is_the_affinity_of_a_t
 @torch.inference_mode()
 def test_when_a_frame_is_added_then_only_that_is_looked_through(monkeypatch):
     store, looked = Kept(), []
-    keep_best = kernels.keep_best
-    monkeypatch.setattr(kernels, "keep_best", lambda *given: looked.append(given[1] >> 32) or keep_best(*given))
+    keep_similar = kernels.keep_similar
+    monkeypatch.setattr(kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given))
     read([1, 2, 3], store)
-    assert sorted(looked) == [0, 1, 2, 3]  # 0 are the loose rows, none
+    assert sorted(looked) == [1, 2, 3]
     looked.clear()
     read([1, 2, 3], store)
-    assert looked == [0]
+    assert looked == []
     assert store.times == 1
     looked.clear()
     read([1, 2, 3, 4], store)
-    assert looked == [4, 0]
+    assert looked == [4]
     assert store[50,].frames == {1, 2, 3, 4}
 
 
@@ -145,12 +145,13 @@ def test_when_an_object_has_rows_at_some_frames_alone_then_what_it_finds_is_kept
     monkeypatch,
 ):
     store, looked = Kept(), []
-    keep_best = kernels.keep_best
+    keep_similar = kernels.keep_similar
     read([1, 2, 3, 4], store)
-    monkeypatch.setattr(kernels, "keep_best", lambda *given: looked.append(given[1] >> 32) or keep_best(*given))
+    monkeypatch.setattr(kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given))
     together = store[50,]
-    assert_same(read([1, 2, 3, 4], store, group=(2,)), read([1, 2, 3, 4], NoStore()))
-    assert looked[0] == 0  # nothing but the loose rows, none, for all was known
+    found = read([1, 2, 3, 4], store, group=(2,))
+    assert looked == []  # all was known
+    assert_same(found, read([1, 2, 3, 4], NoStore()))
     crowd(store, 1)
     crowded = store[50,]
     assert_same(read([3], store, group=(2,)), read([3], NoStore()))
@@ -158,7 +159,7 @@ def test_when_an_object_has_rows_at_some_frames_alone_then_what_it_finds_is_kept
     assert store[50,] is crowded
     looked.clear()
     read([3, 4], store, group=(2,))
-    assert looked == [4, 0]
+    assert looked == [4]
     assert together.frames == {1, 2, 3, 4}
 
 
@@ -182,16 +183,26 @@ def test_when_what_was_kept_cannot_be_of_this_search_then_it_is_looked_for_again
 
 
 @torch.inference_mode()
-def test_when_similarities_are_computed_in_parts_then_no_query_is_left_alone_and_the_rows_are_the_same(monkeypatch):
-    sizes, keep_best = [], kernels.keep_best
-    monkeypatch.setattr(kernels, "keep_best", lambda *given: sizes.append(len(given[0])) or keep_best(*given))
-    for seed in SEEDS:
-        whole = read([1, 2, 3], NoStore(), seed)
-        sizes.clear()
-        rows = remember([1, 2, 3])
-        parts = RowSearch(50, queries(seed), rows, torch.empty(0, 13), TOP_K, NoStore(), (), 4 * ROWS).find_affinity()
-        assert min(sizes[:-1]) == 3  # 9 queries, not four, four and one; the last are the loose rows, none
-        assert torch.allclose(whole.weights, parts.weights, atol=1e-6)
+@pytest.mark.parametrize(("queries_asked", "rows"), [(1, 1), (63, 5), (64, 6), (65, 7), (200, 61)])
+def test_when_queries_and_rows_do_not_fill_what_is_done_at_once_then_all_are_looked_through(queries_asked, rows):
+    for seed in range(10):
+        torch.manual_seed(seed)
+        query, memory = torch.randn(queries_asked, 141), torch.randn(rows, 141)
+        found = RowSearch(1, query, {7: FrameRows(memory, 0)}, memory[:0], TOP_K, NoStore()).find_affinity()
+        table = top_k_affinity(query, [memory], TOP_K)
+        assert torch.equal(found.indices, table.indices)
+        assert torch.allclose(found.weights, table.weights, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_when_a_query_is_asked_alone_then_it_finds_the_same_to_the_last_bit():
+    query, frames = torch.randn(100, 2 * CHANNELS + 1), remember([1, 2, 3])
+    together, alone = NoStore(), NoStore()
+    whole = RowSearch(9, query, frames, query[:0], TOP_K, together).find_affinity()
+    for i in (0, 5, 70, 99):
+        one = RowSearch(9, query[i : i + 1], frames, query[:0], TOP_K, alone).find_affinity()
+        assert torch.equal(one.indices[0], whole.indices[i])
+        assert torch.equal(one.weights[0], whole.weights[i])
 
 
 @torch.inference_mode()
@@ -202,19 +213,29 @@ def test_when_there_are_fewer_rows_than_are_read_then_all_are_read():
     assert torch.allclose(found.weights.sum(1), torch.ones(QUERIES))
 
 
-def test_when_the_best_are_kept_then_equal_ones_come_in_order_of_place_and_what_is_not_there_is_not_found():
-    best, places = np.full((1, 3), -np.inf, np.float32), np.zeros((1, 3), np.int64)
-    scores = np.full((1, 96), -np.inf, np.float32)
-    scores[0, [3, 40, 41, 95]] = [1, 2, 2, 0.5]
-    kernels.keep_best(scores, 1000, best, places)
-    assert best.tolist() == [[2, 2, 1]]
-    assert places.tolist() == [[1040, 1041, 1003]]
-    kernels.keep_best(scores, 500, best, places)  # the same again, at places before
-    assert best.tolist() == [[2, 2, 2]]
-    assert places.tolist() == [[540, 541, 1040]]
-    nothing = np.full((1, 96), -np.inf, np.float32)
-    kernels.keep_best(nothing, 0, best, places)
-    assert places.tolist() == [[540, 541, 1040]]
+def test_when_the_best_are_kept_then_equal_ones_come_in_order_of_place_and_what_does_not_exist_is_not_found():
+    best, places = np.full((1, 16), -np.inf, np.float32), np.zeros((1, 16), np.int64)
+    best[0, :13] = 9  # better than all that come
+    queries = np.zeros((1, 1, kernels.QUERIES_AT_ONCE), np.float32)
+    queries[0, 0, 0] = 2
+    rows = np.full((96, 1), -9, np.float32)
+    rows[[3, 40, 41, 95], 0] = [0.5, 1, 1, 0.25]
+
+    def keep(first, exists):
+        taken = np.zeros(1, np.int64)
+        kernels.keep_similar((rows, exists, first), queries, best, places, taken, kernels.THREADS)
+
+    nothing = np.zeros(96, np.bool_)
+    keep(0, nothing)
+    assert best[0, 13:].max() == -np.inf
+    keep(1000, nothing[:0])
+    assert best[0, 13:].tolist() == [2, 2, 1]
+    assert places[0, 13:].tolist() == [1040, 1041, 1003]
+    keep(500, nothing[:0])  # the same again, at places before
+    assert best[0, 13:].tolist() == [2, 2, 2]
+    assert places[0, 13:].tolist() == [540, 541, 1040]
+    keep(0, np.arange(96) == 41)
+    assert places[0, 13:].tolist() == [41, 540, 541]
 
 
 def rows_of(seed, objects):

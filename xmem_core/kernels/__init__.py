@@ -15,7 +15,15 @@ from xmem_core.kernels.pictures import (
     widen,
 )
 from xmem_core.kernels.products import ROWS
-from xmem_core.kernels.rows import PLACE_BITS, ROW_OF_PLACE, add_excess, add_positive, choose_best, keep_best
+from xmem_core.kernels.rows import (
+    PLACE_BITS,
+    QUERIES_AT_ONCE,
+    ROW_OF_PLACE,
+    add_excess,
+    add_positive,
+    choose_best,
+    keep_similar,
+)
 from xmem_core.kernels.tiles import convolve_tiles, convolve_to_one
 from xmem_core.kernels.vectors import PADDED
 
@@ -25,6 +33,7 @@ __all__ = [
     "LUMA",
     "PADDED",
     "PLACE_BITS",
+    "QUERIES_AT_ONCE",
     "ROWS",
     "ROW_OF_PLACE",
     "THREADS",
@@ -39,7 +48,7 @@ __all__ = [
     "convolve_tiles",
     "convolve_to_one",
     "find_brightness",
-    "keep_best",
+    "keep_similar",
     "lay_channels_last",
     "normalise_odds",
     "shrink",
@@ -62,5 +71,7 @@ def compile_all() -> None:
     add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
     add_positive(np.zeros((1, 4), np.int16), maps[0, 0, 0])
     places, line = np.zeros((4, 8), np.int64), np.zeros(4, np.int64)
-    keep_best(maps[0, 0], 0, maps[0, 0], places)
+    queries, nobody = np.zeros((1, 8, QUERIES_AT_ONCE), np.float32), np.zeros(0, np.bool_)
+    best = np.zeros((4, PADDED), np.float32)
+    keep_similar((maps[0, 0], nobody, 0), queries, best, best.astype(np.int64), np.zeros(1, np.int64), 1)
     choose_best(maps[0, 0], places, (line, line), maps[0, 0], places, line.copy())

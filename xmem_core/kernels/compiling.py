@@ -15,6 +15,7 @@ import torch
 from numba import config, njit
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.int16]
 Places = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 
 from xmem_core.kernels.compiling import Floats, inlined
-from xmem_core.kernels.vectors import HAS_WIDE, INDEX, LANES, NOTHING, VECTOR, Lines, Vector, written
+from xmem_core.kernels.vectors import HAS_WIDE, INDEX, LANES, NOTHING, VECTOR, Lines, Vector, spread, written
 
 ROWS = 6  # of results at once: the left factor has a multiple of that
 # Products that are added up one after another, at most; such sums are then added. A long sum loses more of what is added last.
@@ -59,7 +59,7 @@ def _write_panel(
     sums = [[builder.phi(VECTOR) for _ in columns] for _ in rows]
     vectors = [right.load(step, column).value for column in columns]
     for row, its_sums in zip(rows, sums, strict=True):
-        factor = left.load_everywhere(row, step).value
+        factor = spread(builder, left.load_one(row, step))
         for i, total in enumerate(its_sums):
             its_sums[i] = builder.call(multiply_add, [factor, vectors[i], total])
             total.add_incoming(NOTHING, before)

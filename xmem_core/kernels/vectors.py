@@ -23,7 +23,6 @@ VECTOR = ir.VectorType(ir.FloatType(), LANES)
 NOTHING = VECTOR([0.0] * LANES)
 written: Callable[[Callable[..., Any]], Any] = intrinsic  # what a function gives that says how something is written
 
-_ALIGNED = 4  # bytes: a line begins anywhere
 _MATHS = ("contract", "nnan", "nsz")
 
 
@@ -49,12 +48,15 @@ class Vector:
 
 
 class Lines:
-    """An array's memory in a loop that is being written: floats, C-contiguous, its last dimension being a line."""
+    """An array's memory in a loop that is being written: C-contiguous, its last dimension being a line."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> None:
         array = context.make_array(kind)(context, builder, value)
         self._builder = builder
         self._data = array.data
+        item = context.get_data_type(kind.dtype)
+        self._vector = ir.VectorType(item, LANES)
+        self._aligned = context.get_abi_sizeof(item)  # no more: a vector begins anywhere in a line
         self.sizes = [builder.extract_value(array.shape, i) for i in range(kind.ndim)]
 
     def start(self, line: Any) -> Any:
@@ -63,24 +65,25 @@ class Lines:
 
     def load(self, line: Any, first: Any) -> Vector:
         """Give the vector of a line that begins at a place in it."""
-        return Vector(self._builder, self._builder.load(self._at(line, first), align=_ALIGNED))
+        return Vector(self._builder, self._builder.load(self._at(line, first), align=self._aligned))
 
-    def load_everywhere(self, line: Any, place: Any) -> Vector:
-        """Give a vector that has a value of a line everywhere."""
-        value = self._builder.load(self._builder.gep(self.start(line), [place]), align=_ALIGNED)
-        nothing = VECTOR(ir.Undefined)
-        first = self._builder.insert_element(nothing, value, ir.IntType(32)(0))
-        return Vector(
-            self._builder,
-            self._builder.shuffle_vector(first, nothing, ir.VectorType(ir.IntType(32), LANES)([0] * LANES)),
-        )
+    def load_one(self, line: Any, place: Any) -> Any:
+        """Give the single value at a place in a line."""
+        return self._builder.load(self._builder.gep(self.start(line), [place]), align=self._aligned)
 
     def store(self, vector: Vector, line: Any, first: Any) -> None:
         """Put a vector where `load` gives one from."""
-        self._builder.store(vector.value, self._at(line, first), align=_ALIGNED)
+        self._builder.store(vector.value, self._at(line, first), align=self._aligned)
 
     def _at(self, line: Any, first: Any) -> Any:
-        return self._builder.bitcast(self._builder.gep(self.start(line), [first]), VECTOR.as_pointer())
+        return self._builder.bitcast(self._builder.gep(self.start(line), [first]), self._vector.as_pointer())
+
+
+def spread(builder: ir.IRBuilder, value: Any) -> Any:
+    """Give a vector that has a value everywhere."""
+    nothing = ir.VectorType(value.type, LANES)(ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, nothing, ir.VectorType(ir.IntType(32), LANES)([0] * LANES))
 
 
 @written

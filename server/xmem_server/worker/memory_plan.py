@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from xmem_core.best_rows import KEPT_PER_READ, MOST_READ, NEAR_VALUES
+from xmem_core.best_rows import KEPT_PER_READ, MOST_READ, padded
 from xmem_core.images import MULTIPLE, working_shape
 from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.network import NetworkConfig
