@@ -28,6 +28,7 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
+from xmem_core.bottleneck import InvertedBottleneck, SameConv
 from xmem_core.convolution import BlockConv, add_per_object
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 from xmem_core.motion import PRIOR_RANGE
@@ -55,43 +56,6 @@ PRIOR_CHANNELS = 2 * CELL * CELL  # own and others' cells of one stride-16 posit
 # How much of each carried mask the logits take, where the flow is believed. Not taught: as a convolution or a scale that was
 # trained it fell, because short training clips have worse motion than film, and validation got worse (docs/model-card.md).
 CARRIED_GAIN = 0.9
-
-
-class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding for even sizes, as the pretrained backbone was trained with."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
-    ) -> None:
-        before = (kernel - 2) // 2
-        padding = kernel - 2 - before if stride == 2 else kernel // 2 * dilation
-        super().__init__(channels_in, channels_out, kernel, stride, padding, groups=groups, dilation=dilation)
-        # SAME pads one side more than the other. A kernel with zeros on the other side does that without a padded copy of the map.
-        self.more = padding - before if stride == 2 else 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give (B, channels_out, h/stride, w/stride)."""
-        weight = F.pad(self.weight, (self.more, 0, self.more, 0)) if self.more else self.weight
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class InvertedBottleneck(nn.Module):
-    """Expand, depthwise, project; ReLU6 between."""
-
-    def __init__(self, sizes: tuple[int, int], kernel: int, stride: int, expansion: int, dilation: int) -> None:
-        super().__init__()
-        channels_in, channels_out = sizes
-        middle = channels_in * expansion
-        self.expand = SameConv(channels_in, middle, 1) if expansion > 1 else None
-        self.depthwise = SameConv(middle, middle, kernel, stride, groups=middle, dilation=dilation)
-        self.project = SameConv(middle, channels_out, 1)
-        self.residual = stride == 1 and channels_in == channels_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give (B, channels out, h/stride, w/stride)."""
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(self.depthwise(y), inplace=True))
-        return x + y if self.residual else y
 
 
 def _backbone_blocks() -> list[InvertedBottleneck]:

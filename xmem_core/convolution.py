@@ -7,6 +7,7 @@ transformed; then it is 36 matrix products. Results differ from direct convoluti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -90,6 +91,14 @@ def convolve_to_one(maps: Tensor, kernel: SingleKernel, *, rectify: bool = False
     return result[:, None]
 
 
+@runtime_checkable
+class Tileable(Protocol):
+    """A part of a network that can be computed by loops of our own."""
+
+    def tile(self) -> None:
+        """Have it computed so from now on."""
+
+
 WHOLE, IMAGE, OBJECT = "whole", "image", "object"  # which channels of its input a convolution takes
 
 
@@ -139,7 +148,7 @@ class BlockConv(nn.Conv2d):
         return self.weight[:, self._channels[part]], None if part == OBJECT else self.bias
 
     def _compute(self, part: str, x: Tensor, added: Tensor | None, *, rectify: bool) -> Tensor:
-        own = self._kernels.get(part) if _can_tile(x) else None
+        own = self._kernels.get(part) if can_tile(x) else None
         if isinstance(own, TiledKernel):
             return convolve_tiled(x, own, added, rectify=rectify)
         if own is not None:
@@ -150,10 +159,10 @@ class BlockConv(nn.Conv2d):
 
 
 def tile_convolutions(network: nn.Module) -> None:
-    """Have a network's convolutions computed by tiles where that can be, as `BlockConv.tile` does."""
+    """Have a network's convolutions computed by loops of our own where that can be, as `BlockConv.tile` does."""
     kernels.compile_all()
     for part in network.modules():
-        if isinstance(part, BlockConv):
+        if isinstance(part, Tileable):
             part.tile()
 
 
@@ -163,5 +172,6 @@ def add_per_object(folded: Tensor, per_image: Tensor) -> Tensor:
     return folded
 
 
-def _can_tile(x: Tensor) -> bool:
+def can_tile(x: Tensor) -> bool:
+    """Say whether loops of our own may compute what is made of maps: float32, on the CPU, without gradients."""
     return kernels.can_take(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

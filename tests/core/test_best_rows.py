@@ -109,7 +109,9 @@ def test_when_some_frames_and_loose_rows_are_read_then_it_is_the_affinity_of_a_t
 def test_when_a_frame_is_added_then_only_that_is_looked_through(monkeypatch):
     store, looked = Kept(), []
     keep_similar = kernels.keep_similar
-    monkeypatch.setattr(kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given))
+    monkeypatch.setattr(
+        kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given)
+    )
     read([1, 2, 3], store)
     assert sorted(looked) == [1, 2, 3]
     looked.clear()
@@ -147,7 +149,9 @@ def test_when_an_object_has_rows_at_some_frames_alone_then_what_it_finds_is_kept
     store, looked = Kept(), []
     keep_similar = kernels.keep_similar
     read([1, 2, 3, 4], store)
-    monkeypatch.setattr(kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given))
+    monkeypatch.setattr(
+        kernels, "keep_similar", lambda *given: looked.append(given[0][2] >> 32) or keep_similar(*given)
+    )
     together = store[50,]
     found = read([1, 2, 3, 4], store, group=(2,))
     assert looked == []  # all was known

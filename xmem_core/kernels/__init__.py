@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from xmem_core.kernels.bottlenecks import GROUP, OUTPUTS, convolve_positions, widen_and_filter
 from xmem_core.kernels.compiling import LEAST, THREADS, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
     LEAST_PROBABILITY,
@@ -28,9 +29,11 @@ from xmem_core.kernels.tiles import convolve_tiles, convolve_to_one
 from xmem_core.kernels.vectors import PADDED
 
 __all__ = [
+    "GROUP",
     "LEAST",
     "LEAST_PROBABILITY",
     "LUMA",
+    "OUTPUTS",
     "PADDED",
     "PLACE_BITS",
     "QUERIES_AT_ONCE",
@@ -45,6 +48,7 @@ __all__ = [
     "choose_best",
     "compile_all",
     "compiled",
+    "convolve_positions",
     "convolve_tiles",
     "convolve_to_one",
     "find_brightness",
@@ -53,6 +57,7 @@ __all__ = [
     "normalise_odds",
     "shrink",
     "widen",
+    "widen_and_filter",
 ]
 
 
@@ -61,6 +66,11 @@ def compile_all() -> None:
     maps = np.zeros((1, 4, 4, 8), np.float32)
     weight, room = np.zeros((36, PADDED, PADDED), np.float32), np.zeros((1, 36, ROWS, 2 * PADDED), np.float32)
     convolve_tiles(maps, (weight, maps[0, 0, 0], LEAST), maps, maps.copy(), room, np.zeros(1, np.int64))
+    row, counter = np.zeros(PADDED, np.float32), np.zeros(1, np.int64)
+    filters, wide = (np.zeros((9, PADDED), np.float32), row), np.zeros((1, 4, 4, PADDED), np.float32)
+    seen = np.zeros((1, 6, 6, GROUP), np.float32), counter
+    widen_and_filter(maps, (weight[:1, :8].copy(), row), filters, (1, 1, 1), wide, seen)
+    convolve_positions(maps[0, 0], (weight[0, :8].copy(), row), wide[0, 0, :0], wide[0, 0], np.zeros(1, np.int64), 1)
     convolve_to_one(maps, np.zeros((3, 24), np.float32), ZERO, LEAST, maps[..., 0].copy())
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])

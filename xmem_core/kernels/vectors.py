@@ -41,6 +41,10 @@ class Vector:
         """Give the difference."""
         return Vector(self._builder, self._builder.fsub(self.value, other.value, flags=_MATHS))
 
+    def __mul__(self, other: Vector) -> Vector:
+        """Give the product of each with each."""
+        return Vector(self._builder, self._builder.fmul(self.value, other.value, flags=_MATHS))
+
     def __rmul__(self, factor: float) -> Vector:
         """Give a multiple."""
         constant = VECTOR([factor] * LANES)

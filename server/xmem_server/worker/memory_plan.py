@@ -83,19 +83,11 @@ def estimate_bytes(load: Load, settings: PropagationSettings, config: NetworkCon
     long_term = min(settings.max_long_term, load.frames // settings.mem_every * settings.prototypes)
     rows = (load.keyed + working) * positions + (long_term if settings.long_term else 0)
     columns = 4 * config.key_dim + 4 + load.objects * config.value_dim
-    similarities = min(NEAR_VALUES, rows * positions) * _FLOAT
-    found = 2 * positions * KEPT_PER_READ * min(settings.top_k, MOST_READ) * _BEST_ROW
+    found = 2 * positions * padded(KEPT_PER_READ * min(settings.top_k, MOST_READ)) * _BEST_ROW
     computing = pixels * (batch * costs.encoding + load.objects * costs.decoding)
     pictures = load.objects * matte_pixels * costs.matte + shot.width * shot.height * costs.plate
     return round(
-        costs.resting
-        + kept
-        + carried * costs.scatter
-        + rows * columns * _FLOAT * 1.25
-        + similarities * 1.25
-        + found
-        + computing
-        + pictures
+        costs.resting + kept + carried * costs.scatter + rows * columns * _FLOAT * 1.25 + found + computing + pictures
     )
 
 

@@ -1,0 +1,205 @@
+"""1x1 and depthwise convolutions as an inverted bottleneck has them, whose wide maps are never whole: a part of them is filtered at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+
+from xmem_core.kernels.compiling import ZERO, Floats, Places, compiled, inlined
+from xmem_core.kernels.products import ROWS, multiply
+from xmem_core.kernels.vectors import INDEX, LANES, NOTHING, VECTOR, Lines, Vector, take, written
+
+POSITIONS = 48  # of maps that are multiplied at once, a multiple of ROWS
+OUTPUTS = 4  # of a line that are filtered at once: they share the weights
+GROUP = 48  # channels of the wide maps that are computed together, at most: three vectors, and a divisor of most widths
+SIX = np.float32(6)
+
+Weights = tuple[Floats, Floats]
+
+
+@compiled
+def widen_and_filter(
+    maps: Floats,
+    widening: Weights,
+    filters: Weights,
+    steps: tuple[int, int, int],
+    result: Floats,
+    rooms: tuple[Floats, Places],
+) -> None:
+    """Fill result (n, h', w', C) with ReLU6 of a depthwise convolution of ReLU6 of a 1x1 convolution of maps (n, h, w, CI), 0 around the latter.
+
+    ``widening``: weight (G, CI, S), C = G*S, S a multiple of PADDED and at most GROUP, and bias (C,); where weight is (1, 0, C), maps are filtered
+    as they are. ``filters``: weight (9 or 25, C) and bias (C,). ``steps``: stride, dilation (2 of 25 alone), and how many positions before its own an
+    output sees. ``rooms``: room (threads, rows, columns, GROUP), what each thread filters at once, columns being all that is seen; and [0]. w' is at least OUTPUTS.
+    """
+    groups, depth, size = widening[0].shape
+    stride, dilation, before = steps
+    room, taken = rooms
+    reach = dilation * (4 if len(filters[0]) == 25 else 2)
+    at_once = (room.shape[1] - 1 - reach) // stride + 1
+    bands = -(-result.shape[1] // at_once)
+    for thread in prange(room.shape[0]):
+        wide, rest = np.empty((POSITIONS, size), np.float32), np.zeros((POSITIONS, depth), np.float32)
+        seen = room[thread]
+        part = take(taken)
+        while part < len(maps) * bands * groups:
+            picture, band, group = part // groups // bands, part // groups % bands, part % groups
+            top, bottom = band * at_once, min((band + 1) * at_once, result.shape[1])
+            first = top * stride - before  # the line of maps that is seen first
+            there = max(first, 0), min(first + (bottom - 1 - top) * stride + reach + 1, maps.shape[1])
+            _clear_around(seen, (there[0] - first, there[1] - first), (before, before + maps.shape[2]))
+            if depth:
+                its_weights = widening[0][group], widening[1][group * size : (group + 1) * size]
+                _widen(maps[picture], there, its_weights, (wide, rest), (seen, first, before))
+            else:
+                _copy(maps[picture], there, seen, first, before)
+            for y in range(top, bottom):
+                row, line = (y - top) * stride * room.shape[2], (picture * result.shape[1] + y) * result.shape[2]
+                for channel in range(0, size, LANES):
+                    own = row, channel, stride
+                    _filter_line(seen, own, filters, dilation, result, (line, group * size + channel))
+            part = take(taken)
+
+
+@inlined
+def _filter_line(
+    seen: Floats, own: tuple[int, int, int], filters: Weights, dilation: int, result: Floats, target: tuple[int, int]
+) -> None:
+    """Fill some channels of a line of results: ``own`` is the seen position it begins with, the channel there, and the stride."""
+    first, channel, stride = own
+    line, target_channel = target
+    columns = result.shape[2]
+    for start in range(0, columns, OUTPUTS):
+        x = min(start, columns - OUTPUTS)  # the last ones may be computed twice
+        there, place = (first + x * stride, channel, stride), (line + x, target_channel)
+        if len(filters[0]) == 9:
+            _filter_by_3(seen, there, filters, result, place)
+        elif dilation == 1:
+            _filter_by_5(seen, there, filters, result, place)
+        else:
+            _filter_by_5_dilated(seen, there, filters, result, place)
+
+
+@inlined
+def _copy(picture: Floats, rows: tuple[int, int], seen: Floats, first: int, before: int) -> None:
+    """Put some rows of a picture (h, w, C) where they are seen."""
+    for y in range(rows[0], rows[1]):
+        for x in range(picture.shape[1]):
+            line, own = seen[y - first, before + x], picture[y, x]
+            for i in range(len(own)):
+                line[i] = own[i]
+
+
+@inlined
+def _clear_around(seen: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    """Set 0 what is seen (rows, columns, S) outside of some of the rows and columns."""
+    for y in range(seen.shape[0]):
+        is_inside = rows[0] <= y < rows[1]
+        for x in range(seen.shape[1]):
+            if not (is_inside and columns[0] <= x < columns[1]):
+                line = seen[y, x]
+                for i in range(len(line)):
+                    line[i] = ZERO
+
+
+@inlined
+def _widen(
+    picture: Floats,
+    rows: tuple[int, int],
+    weights: Weights,
+    room: tuple[Floats, Floats],
+    target: tuple[Floats, int, int],
+) -> None:
+    """Put ReLU6 of a 1x1 convolution of some rows of a picture (h, w, CI) where they are seen."""
+    height, width, depth = picture.shape
+    weight, bias = weights
+    wide, rest = room
+    seen, first, before = target
+    lines = picture.reshape(height * width, depth)
+    y, x = rows[0] - first, 0
+    for start in range(rows[0] * width, rows[1] * width, POSITIONS):
+        some = lines[start : min(start + POSITIONS, rows[1] * width)]
+        if len(some) < POSITIONS:
+            rest[: len(some)] = some
+        count = -(-len(some) // ROWS) * ROWS
+        multiply(some if len(some) == POSITIONS else rest[:count], weight, wide[:count])
+        for i in range(len(some)):
+            line, there = wide[i], seen[y, before + x]
+            for channel in range(len(line)):
+                there[channel] = min(max(line[channel] + bias[channel], ZERO), SIX)
+            x += 1
+            if x == width:
+                y, x = y + 1, 0
+
+
+def _make_filter(side: int, dilation: int) -> Any:
+    """Give what computes ReLU6 of some channels of OUTPUTS outputs side by side of a depthwise filter with so many positions to a side."""
+
+    @written
+    def filter_vectors(_typing: Any, seen: Any, own: Any, filters: Any, result: Any, place: Any) -> Any:
+        def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+            source, target = (Lines(context, builder, signature.args[i], values[i]) for i in (0, 3))
+            parts = [builder.extract_value(values[2], i) for i in range(2)]
+            weight, bias = (Lines(context, builder, *pair) for pair in zip(signature.args[2], parts, strict=True))
+            corner, channel, stride = (builder.extract_value(values[1], i) for i in range(3))
+            line, first = (builder.extract_value(values[4], i) for i in range(2))
+            down = builder.mul(INDEX(dilation), source.sizes[1])  # lines from one row that is seen to the next
+            totals = [bias.load(INDEX(0), first)] * OUTPUTS
+            for tap in range(side * side):
+                row = builder.add(corner, builder.mul(INDEX(tap // side), down))
+                factor = weight.load(INDEX(tap), first)
+                for i, total in enumerate(totals):
+                    before = builder.add(row, builder.mul(INDEX(i), stride))
+                    # GROUP values to a position, known here: the steps along a row become part of the instructions.
+                    start = builder.add(builder.mul(before, INDEX(GROUP)), channel)
+                    there = builder.add(start, INDEX(tap % side * dilation * GROUP))
+                    totals[i] = total + source.load(INDEX(0), there) * factor
+            for i, total in enumerate(totals):
+                target.store(_limit(builder, total), builder.add(line, INDEX(i)), first)
+            return context.get_dummy_value()
+
+        return types.void(seen, types.UniTuple(types.intp, 3), filters, result, types.UniTuple(types.intp, 2)), write
+
+    return filter_vectors
+
+
+def _limit(builder: ir.IRBuilder, vector: Vector) -> Vector:
+    """Give ReLU6 of a vector."""
+    most = VECTOR([float(SIX)] * LANES)
+    above = builder.select(builder.fcmp_ordered(">", vector.value, NOTHING), vector.value, NOTHING)
+    return Vector(builder, builder.select(builder.fcmp_ordered("<", above, most), above, most))
+
+
+_filter_by_3, _filter_by_5, _filter_by_5_dilated = _make_filter(3, 1), _make_filter(5, 1), _make_filter(5, 2)
+
+
+@compiled
+def convolve_positions(
+    maps: Floats, weights: Weights, added: Floats, result: Floats, taken: Places, threads: int
+) -> None:
+    """Fill result (P, CO) with the 1x1 convolution of maps (P, CI), plus what is added (P or 0, CO).
+
+    ``weights``: weight (CI, N), N the next multiple of PADDED, and bias (CO,). ``taken`` (1,) is 0.
+    """
+    weight, bias = weights
+    for _ in prange(threads):
+        wide, rest = np.empty((POSITIONS, weight.shape[1]), np.float32), np.zeros((POSITIONS, len(weight)), np.float32)
+        start = take(taken) * POSITIONS
+        while start < len(maps):
+            some = maps[start : start + POSITIONS]
+            if len(some) < POSITIONS:
+                rest[: len(some)] = some
+            count = -(-len(some) // ROWS) * ROWS
+            multiply(some if len(some) == POSITIONS else rest[:count], weight, wide[:count])
+            for i in range(len(some)):
+                line, there = wide[i], result[start + i]
+                for channel in range(len(there)):
+                    there[channel] = line[channel] + bias[channel]
+                if len(added):
+                    more = added[start + i]
+                    for channel in range(len(there)):
+                        there[channel] += more[channel]
+            start = take(taken) * POSITIONS
