@@ -39,6 +39,7 @@ from xmem_server.worker.row_cache import RowCache
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
+_TRIM_EVERY = 128  # frames after which memory is given back: it is asked for again, a page at a time
 _LOOK_AHEAD = CARRIED_FRAMES  # frames encoded while others are propagated: as far as masks are carried back from a key
 
 
@@ -114,6 +115,8 @@ class PropagationJob:
         self._alphas = KeyAlphas(plan, decoder)
         self._before = BeforeMattes(plan, decoder)
         self._device = next(model.network.parameters()).device
+        plates = sorted(plate.frame for plate in plan.plates)
+        self._frames = tuple(frame for frame in plates if plan.settings.first <= frame <= plan.settings.last)
         self._skipped = 0
         self._cache = FeatureCache(self._engine, decoder, plan.plates, self._encoding, self._folder, ladder.budget)
         self._motion = MotionCache(self._cache, self._folder)
@@ -137,10 +140,12 @@ class PropagationJob:
     def annotate(self) -> None:
         """Put every key into permanent memory, in frame order."""
         ordered = sorted(self._keys.items())
+        for frame, _ in ordered:
+            self._cache.look_ahead(frame)
+        if not self._plan.playhead:  # else the preview comes first, and wants other frames
+            self._look_ahead(self._frames, range(min(len(self._frames), _LOOK_AHEAD + 1)))
         for done, (frame, sources) in enumerate(ordered):
             self._reporter.report("annotating", done, len(ordered), frame)
-            for soon, _ in ordered[done + 1 : done + 2]:
-                self._cache.look_ahead(soon)
             alphas = {source.key.object_id: torch.from_numpy(self._alphas.fetch(source)) for source in sources}
             try:
                 masks = harden(alphas, self._encoding.shape, self._plan.settings.threshold)
@@ -156,10 +161,9 @@ class PropagationJob:
 
     def preview(self) -> None:
         """Show the playhead's neighbourhood, if there is one and the job is fresh; what is shown is replaced by `propagate`."""
-        settings, finished = self._plan.settings, set(self._plan.finished)
-        if self._plan.snapshot or finished:
+        if self._plan.snapshot or self._plan.finished:
             return
-        frames = [plate.frame for plate in self._plan.plates if settings.first <= plate.frame <= settings.last]
+        frames = list(self._frames)
         preview = Preview(self._engine, self._cache, self._motion, self._before.fetch)
         for playhead in self._plan.playhead[:1]:
             self._reporter.report("previewing", 0, 0, playhead)
@@ -171,9 +175,7 @@ class PropagationJob:
 
     def propagate(self, finished: set[int]) -> None:
         """Step through the range, write what is not ``finished`` and add it there, and leave a snapshot now and then."""
-        settings = self._plan.settings
-        plates = sorted(plate.frame for plate in self._plan.plates)
-        frames = tuple(frame for frame in plates if settings.first <= frame <= settings.last)
+        settings, frames = self._plan.settings, self._frames
         propagation = self._engine.start(frames, self._motion.fetch, self._rows)
         self._resume(propagation)
         looked = propagation.position  # all frames before it are being encoded
@@ -192,6 +194,8 @@ class PropagationJob:
             result = propagation.step(encoded)
             if frame not in finished:
                 self._writer.put(result, finished)
+            if (position + 1) % _TRIM_EVERY == 0:
+                trim_host_memory()
             is_paused = self._channel.paused(self._plan.job)
             if position + 1 < len(frames) and (is_paused or (position + 1) % settings.snapshot_every == 0):
                 self._writer.drain()  # a snapshot stands for frames that are finished
@@ -248,7 +252,6 @@ class PropagationJob:
             temporary.unlink(missing_ok=True)
             return False
         self._channel.send(EngineSnapshot(self._plan.job, frame, str(path)))
-        trim_host_memory()
         return True
 
     def _describe_finer(self) -> str:
