@@ -18,11 +18,22 @@ ALLOWED = {
     "xmem_client": {"zmq", "xmem_protocol", "xmem_client"},
     "xmem_nuke": {"xmem_protocol", "xmem_client", "xmem_nuke", "nuke", "nukescripts", "zmq", *QT},
     "xmem_core": {"torch", "numpy", "xmem_core"},
-    "xmem_core.kernels": {"torch", "numpy", "numba", "xmem_core"},
+    "xmem_core.kernels": {"torch", "numpy", "numba", "llvmlite", "xmem_core"},
     "xmem_core.weights": {"torch", "safetensors", "xmem_core"},
 }
 # inside the core: a module may import those that come before it, and its equals never
-CORE_ORDER = ["errors", "kernels", "convolution", "motion", "images", "features", "blocks", "affinity", "mattes"]
+CORE_ORDER = [
+    "errors",
+    "kernels",
+    "convolution",
+    "bottleneck",
+    "motion",
+    "images",
+    "features",
+    "blocks",
+    "affinity",
+    "mattes",
+]
 CORE_ORDER += ["confidence", "dissimilarity", "keyframes"]
 CORE_ORDER += ["rows", "bank", "best_rows", "compact", "network", "carrier", "memory", "engine", "snapshot", "weights"]
 NETWORK_PROCESS = ["service", "control", "bulk", "session", "store", "engines", "followers", "connection"]

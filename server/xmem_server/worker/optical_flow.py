@@ -1,27 +1,31 @@
-"""Motion between two neighbouring frames by DIS optical flow (Kroeger et al. 2016, OpenCV), with a measure of trust."""
+"""Motion between two neighbouring frames, with a measure of trust: OpenCV's optical flow by polynomials (Farneback 2003), refined.
+
+The search gives a field that is smooth across the edges of what moves; the variational refinement, which OpenCV has as DIS's last step,
+lays it to the edges of the pictures.
+"""
 
 from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 CELL = 4  # pixels to a side of one position of the result
-_HALF = 2  # pixels to a side of one position where flow and trust are computed: DIS itself sees no more of this preset's pictures
+_HALF = 2  # pixels to a side of one position where flow and trust are computed
 _DRIFT = 1.5  # pixels by which going there and back may miss
 _CONTRAST = 24.0  # grey levels (of 255) by which the two pictures may differ along the flow
 _BLUR = 0.75  # positions: so far around the pictures are compared
-_REFINEMENTS = 1  # of the preset's 5: they smooth the flow, take most of its time, and masks carried by it are worse (decision 0012)
-_SMALLEST = 16  # pixels: DIS builds a pyramid and needs some picture to do so
+# Factor of the pyramid, its levels, window, repetitions, and neighbourhood and smoothing of the polynomials (decision 0018).
+_SEARCH = (0.5, 4, 11, 2, 5, 1.1, cv2.OPTFLOW_FARNEBACK_GAUSSIAN)
+_SMALLEST = 16  # pixels: below there is nothing to search
 
 Grey = npt.NDArray[np.uint8]
 Motion = npt.NDArray[np.float32]
 
-# DIS passes results along within a stripe, and has a stripe for each thread: another number of threads, another flow.
+# The processor's threads are shared out above: two flows at a time, each on one.
 cv2.setNumThreads(1)
 
 
@@ -34,31 +38,28 @@ def measure_motion(earlier: Grey, later: Grey) -> tuple[Motion, Motion]:
     if min(earlier.shape) < _SMALLEST:
         shape = (3, earlier.shape[0] // CELL, earlier.shape[1] // CELL)
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    pairs = (
-        (later, earlier),
-        (earlier, later),
-    )  # for each later pixel: where it was; then for each earlier one: where it goes
-    with ThreadPoolExecutor(
-        len(pairs)
-    ) as pool:  # each way is computed by one thread, so the numbers do not depend on this
+    before, after = _halve(earlier), _halve(later)
+    pairs = ((after, before), (before, after))  # for the later picture: where its content was; then the other way round
+    with ThreadPoolExecutor(2) as pool:  # each way is computed by one thread, so the numbers do not depend on this
         back, ahead = pool.map(_flow, pairs)
-        small = [_halve(picture) for picture in (earlier, later)]
-        wanted = ((back, ahead, *small[::-1]), (ahead, back, *small))
+        wanted = ((back, ahead, after, before), (ahead, back, before, after))
         to_later, to_earlier = pool.map(lambda each: _with_trust(*each), wanted)
     return to_later, to_earlier
 
 
+def _halve(picture: Grey) -> Grey:
+    height, width = picture.shape
+    return np.asarray(cv2.resize(picture, (width // _HALF, height // _HALF), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _flow(pair: tuple[Grey, Grey]) -> Motion:
-    """Give for each position of the first picture where it is in the second, (H/2, W/2, 2), in pixels."""
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    method.setVariationalRefinementIterations(_REFINEMENTS)
+    """Give for each position of the first picture where it is in the second, (h, w, 2), in positions."""
     # Its stub has no None: a given flow would be where the search begins.
-    return _halve(method.calc(*pair, None))  # type: ignore[call-overload]
-
-
-def _halve(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    height, width = picture.shape[:2]
-    return cv2.resize(picture, (width // _HALF, height // _HALF), interpolation=cv2.INTER_AREA)
+    found: Motion = cv2.calcOpticalFlowFarneback(*pair, None, *_SEARCH)  # type: ignore[call-overload]
+    refinement = cv2.VariationalRefinement.create()
+    refinement.setFixedPointIterations(1)
+    refinement.calc(*pair, found)
+    return found
 
 
 @functools.lru_cache(maxsize=2)
@@ -71,11 +72,11 @@ def _grid(height: int, width: int) -> Motion:
 def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Motion:
     """Give a flow (h, w, 2) and its trust on the coarse grid; ``returning`` is the flow of the frame it leads to."""
     height, width = here.shape
-    places = _grid(height, width) + flow / _HALF  # (h, w, 2): column, row
+    places = _grid(height, width) + flow  # (h, w, 2): column, row
     home = cv2.remap(returning, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     home += flow
     home *= home
-    drift = home[..., 0] + home[..., 1]
+    drift = (home[..., 0] + home[..., 1]) * _HALF**2
     seen = cv2.remap(there, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     columns, rows = places[..., 0], places[..., 1]
     change = cv2.GaussianBlur(seen.astype(np.float32) - here, (0, 0), _BLUR)
@@ -83,4 +84,4 @@ def _with_trust(flow: Motion, returning: Motion, here: Grey, there: Grey) -> Mot
     trust = inside / (1 + drift / _DRIFT**2) / (1 + np.square(change / _CONTRAST))
     shape = (width * _HALF // CELL, height * _HALF // CELL)
     coarse, coarse_trust = (cv2.resize(each, shape, interpolation=cv2.INTER_AREA) for each in (flow, trust))
-    return np.ascontiguousarray(np.concatenate([coarse.transpose(2, 0, 1), coarse_trust[None]]))
+    return np.ascontiguousarray(np.concatenate([_HALF * coarse.transpose(2, 0, 1), coarse_trust[None]]))
