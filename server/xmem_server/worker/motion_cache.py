@@ -17,7 +17,7 @@ from xmem_server.worker.features import FeatureCache
 from xmem_server.worker.optical_flow import measure_motion
 
 PAIRS_KEPT = 2 * CARRIED_FRAMES  # in host memory: the way back from a key, and the frames just passed
-FLOW = "polynomials-refined-1"  # changes with whatever changes the measured motion
+FLOW = "dis-polynomials-refined-1"  # changes with whatever changes the measured motion
 FIELDS = ("to_later", "to_earlier")
 Pair = tuple[int, int]  # an earlier and a later frame number
 

@@ -1,7 +1,7 @@
-"""Motion between two neighbouring frames, with a measure of trust: OpenCV's optical flow by polynomials (Farneback 2003), refined.
+"""Motion between two neighbouring frames, with a measure of trust: three of OpenCV's optical flows, one after another, on half the pixels.
 
-The search gives a field that is smooth across the edges of what moves; the variational refinement, which OpenCV has as DIS's last step,
-lays it to the edges of the pictures.
+DIS (Kroeger et al. 2016) finds even what moves far, on a quarter of the pixels; Farneback's polynomials (2003) bring that to all that is
+seen of the pictures here; the variational refinement (Brox et al. 2004), DIS's last step, lays it to their edges (decision 0018).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ _HALF = 2  # pixels to a side of one position where flow and trust are computed
 _DRIFT = 1.5  # pixels by which going there and back may miss
 _CONTRAST = 24.0  # grey levels (of 255) by which the two pictures may differ along the flow
 _BLUR = 0.75  # positions: so far around the pictures are compared
-# Factor of the pyramid, its levels, window, repetitions, and neighbourhood and smoothing of the polynomials (decision 0018).
-_SEARCH = (0.5, 4, 11, 2, 5, 1.1, cv2.OPTFLOW_FARNEBACK_GAUSSIAN)
-_SMALLEST = 16  # pixels: below there is nothing to search
+# Of the polynomials: the pyramid's factor and further levels, window, repetitions, neighbourhood and its smoothing.
+_POLYNOMIALS = (0.5, 0, 9, 1, 5, 1.1, cv2.OPTFLOW_FARNEBACK_GAUSSIAN | cv2.OPTFLOW_USE_INITIAL_FLOW)
+_REFINEMENTS = 1
+_SMALLEST = 32  # pixels: DIS builds a pyramid and needs some picture to do so
 
 Grey = npt.NDArray[np.uint8]
 Motion = npt.NDArray[np.float32]
 
-# The processor's threads are shared out above: two flows at a time, each on one.
+# DIS passes results along within a stripe, and has a stripe for each thread: another number of threads, another flow.
 cv2.setNumThreads(1)
 
 
@@ -54,10 +55,13 @@ def _halve(picture: Grey) -> Grey:
 
 def _flow(pair: tuple[Grey, Grey]) -> Motion:
     """Give for each position of the first picture where it is in the second, (h, w, 2), in positions."""
+    coarse = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    coarse.setVariationalRefinementIterations(0)
     # Its stub has no None: a given flow would be where the search begins.
-    found: Motion = cv2.calcOpticalFlowFarneback(*pair, None, *_SEARCH)  # type: ignore[call-overload]
+    found: Motion = coarse.calc(*pair, None)  # type: ignore[call-overload]
+    found = cv2.calcOpticalFlowFarneback(*pair, found, *_POLYNOMIALS)  # type: ignore[call-overload]
     refinement = cv2.VariationalRefinement.create()
-    refinement.setFixedPointIterations(1)
+    refinement.setFixedPointIterations(_REFINEMENTS)
     refinement.calc(*pair, found)
     return found
 
