@@ -237,15 +237,15 @@ class HiddenUpdater(nn.Module):
 
     def __init__(self, channels: tuple[int, int, int], middle: int, hidden_dim: int) -> None:
         super().__init__()
-        self.g16_conv = nn.Conv2d(channels[0], middle, 1)
-        self.g8_conv = nn.Conv2d(channels[1], middle, 1)
-        self.g4_conv = nn.Conv2d(channels[2], middle, 1)
+        self.g16_conv = BlockConv(channels[0], middle, 1)
+        self.g8_conv = BlockConv(channels[1], middle, 1)
+        self.g4_conv = BlockConv(channels[2], middle, 1)
         self.transform = BlockConv(middle + hidden_dim, 3 * hidden_dim)
 
     def forward(self, scales: tuple[Tensor, Tensor, Tensor], hidden: Tensor) -> Tensor:
         """Give the new sensory memory (B*N, CH, h, w) for a decoder's maps as `Decoded` has them, logits included in the last."""
         g16, g8, g4 = scales
-        g = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2)) + self.g4_conv(g4)
+        g = self.g4_conv(g4, self.g8_conv(F.avg_pool2d(g8, 2), self.g16_conv(g16)))
         return gated_update(self.transform, g, hidden)
 
 

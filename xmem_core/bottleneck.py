@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmem_core import kernels
-from xmem_core.convolution import can_tile
+from xmem_core.convolution import PositionKernel, can_tile, convolve_positions, make_position_kernel
 
 _SEEN_VALUES = 96 * 1024  # of wide maps that a thread holds at once: they stay in its cache
 _BANDS = 4  # rows of a band against those that it sees beside its own, at least: they are computed twice
@@ -38,11 +38,11 @@ class SameConv(nn.Conv2d):
 
 @dataclass(frozen=True)
 class _Weights:
-    """A bottleneck's weights as loops take them, each with its bias: widening (G, CI, S), filters (k*k, C), narrowing (C, N)."""
+    """A bottleneck's weights as loops take them: widening (G, CI, S) and filters (k*k, C), each with its bias, and narrowing."""
 
     widening: tuple[Tensor, Tensor]
     filters: tuple[Tensor, Tensor]
-    narrowing: tuple[Tensor, Tensor]
+    narrowing: PositionKernel
 
 
 class InvertedBottleneck(nn.Module):
@@ -73,9 +73,8 @@ class InvertedBottleneck(nn.Module):
         Weights may not change after.
         """
         middle = self.depthwise.out_channels
-        if middle % kernels.PADDED or self.depthwise.kernel_size not in ((3, 3), (5, 5)):
-            return
-        if self.expand is None and middle > kernels.GROUP:
+        kind = self.depthwise.kernel_size[0], self.depthwise.dilation[0]
+        if kind not in kernels.FILTERS or middle % kernels.PADDED or (self.expand is None and middle > kernels.GROUP):
             return
         group = kernels.GROUP if middle % kernels.GROUP == 0 else kernels.PADDED
         if self.expand is None:
@@ -84,8 +83,7 @@ class InvertedBottleneck(nn.Module):
             weight = self.expand.weight.flatten(1).T  # (CI, C)
             widening = weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(), _bias(self.expand)
         filters = self.depthwise.weight.flatten(1).T.float().contiguous(), _bias(self.depthwise)
-        narrow = self.project.weight.flatten(1).T.float()  # (C, CO)
-        narrowing = F.pad(narrow, (0, -narrow.shape[1] % kernels.PADDED)).contiguous(), _bias(self.project)
+        narrowing = make_position_kernel(self.project.weight, self.project.bias)
         self._weights = _Weights(widening, filters, narrowing)
 
     def _compute(self, x: Tensor, weights: _Weights) -> Tensor:
@@ -103,18 +101,7 @@ class InvertedBottleneck(nn.Module):
             filtered.numpy(),
             (room.numpy(), np.zeros(1, np.int64)),
         )
-        result = x.new_empty(count, rows, columns, self.project.out_channels)
-        lines = result.flatten(0, 2)
-        added = laid.flatten(0, 2) if self.residual else lines[:0]
-        kernels.convolve_positions(
-            filtered.flatten(0, 2).numpy(),
-            _arrays(weights.narrowing),
-            added.numpy(),
-            lines.numpy(),
-            np.zeros(1, np.int64),
-            kernels.THREADS,
-        )
-        return result.permute(0, 3, 1, 2)
+        return convolve_positions(filtered.permute(0, 3, 1, 2), weights.narrowing, x if self.residual else None)
 
     def _seen_at_once(self, rows: int, columns: int, width: int) -> tuple[int, int]:
         """Give how much of the wide maps a thread filters at once, rows and columns, for so many rows and columns of outputs."""

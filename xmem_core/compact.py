@@ -83,7 +83,7 @@ class CompactKeyEncoder(nn.Module):
         super().__init__()
         self.stem = SameConv(3, 32, 3, 2)
         self.blocks = nn.ModuleList(_backbone_blocks())
-        self.reduce16 = nn.Conv2d(DEEPEST_CHANNELS, F16_CHANNELS, 1)
+        self.reduce16 = BlockConv(DEEPEST_CHANNELS, F16_CHANNELS, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
@@ -169,10 +169,10 @@ class CompactValueEncoder(nn.Module):
         super().__init__()
         learned = value_dim - PRIOR_CHANNELS
         self.learned = learned
-        self.join4 = nn.Conv2d(F4_CHANNELS + PRIOR_CHANNELS, 48, 1)
+        self.join4 = BlockConv(F4_CHANNELS + PRIOR_CHANNELS, 48, 1)
         self.block4 = LightResidualBlock(48, 48)
         self.down8 = nn.Conv2d(48, 80, 3, 2, 1)
-        self.skip8 = nn.Conv2d(F8_CHANNELS, 80, 1)
+        self.skip8 = BlockConv(F8_CHANNELS, 80, 1)
         self.block8 = LightResidualBlock(80, 80)
         self.down16 = nn.Conv2d(80, 128, 3, 2, 1)
         self.fuse1 = LightResidualBlock(128 + F16_CHANNELS, learned)
@@ -228,13 +228,13 @@ class CompactDecoder(nn.Module):
         self.fuse1 = LightResidualBlock(F16_CHANNELS + value_dim + hidden_dim, learned, F16_CHANNELS)
         self.attention = LightAttention(learned)
         self.fuse2 = LightResidualBlock(learned, learned)
-        self.skip8_image = nn.Conv2d(F8_CHANNELS, 96, 1)
-        self.skip8_prior = nn.Conv2d(2, 96, 1, bias=False)
-        self.up8 = nn.Conv2d(learned, 96, 1)
+        self.skip8_image = BlockConv(F8_CHANNELS, 96, 1)
+        self.skip8_prior = BlockConv(2, 96, 1, bias=False)
+        self.up8 = BlockConv(learned, 96, 1)
         self.block8 = LightResidualBlock(96, 96)
-        self.skip4_image = nn.Conv2d(F4_CHANNELS, 64, 1)
-        self.skip4_prior = nn.Conv2d(2, 64, 1, bias=False)
-        self.up4 = nn.Conv2d(96, 64, 1)
+        self.skip4_image = BlockConv(F4_CHANNELS, 64, 1)
+        self.skip4_prior = BlockConv(2, 64, 1, bias=False)
+        self.up4 = BlockConv(96, 64, 1)
         self.block4 = LightResidualBlock(64, 64)
         self.pred = BlockConv(64, 1)
         self.hidden_update = HiddenUpdater((learned, 96, 65), 96, hidden_dim)
@@ -250,9 +250,9 @@ class CompactDecoder(nn.Module):
         prior = F.pixel_shuffle(folded[:, self.learned :], CELL)  # (B*N, 2, H/4, W/4): own and others
         g16 = join_halves(self.fuse1, features.maps["decoder_fuse1"], torch.cat([folded, fold_objects(hidden)], 1))
         g16 = self.fuse2(g16 + self.attention(g16))
-        skip8 = add_per_object(self.skip8_prior(F.avg_pool2d(prior, 2)), self.skip8_image(features.maps["f8"]))
+        skip8 = self.skip8_prior(F.avg_pool2d(prior, 2), self.skip8_image(features.maps["f8"]))
         g8 = self.block8(skip8.add_(double_size(self.up8(g16))))
-        skip4 = add_per_object(self.skip4_prior(prior), self.skip4_image(features.maps["f4"]))
+        skip4 = self.skip4_prior(prior, self.skip4_image(features.maps["f4"]))
         g4 = self.block4(skip4.add_(double_size(self.up4(g8))))
         low = self.pred(g4, rectify=True) + self.anchor * torch.logit(prior[:, :1].clamp(*PRIOR_RANGE))
         logits = context.canvas.from_network(_enlarge(low), context.canvas.shape)  # (B*N, 1, H, W) on the canvas

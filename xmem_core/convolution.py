@@ -6,6 +6,7 @@ transformed; then it is 36 matrix products. Results differ from direct convoluti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -91,6 +92,32 @@ def convolve_to_one(maps: Tensor, kernel: SingleKernel, *, rectify: bool = False
     return result[:, None]
 
 
+@dataclass(frozen=True)
+class PositionKernel:
+    """A 1x1 kernel as loops take it: ``weight`` (CI, N), N the next multiple of `kernels.PADDED` of CO, and ``bias`` (CO,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def make_position_kernel(weight: Tensor, bias: Tensor | None) -> PositionKernel:
+    """Give the kernel for weight (CO, CI, 1, 1) and bias (CO,), or None for a bias of 0."""
+    laid = F.pad(weight.flatten(1).T.float(), (0, -weight.shape[0] % kernels.PADDED))
+    shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
+    return PositionKernel(laid.contiguous(), shift.float().clone())
+
+
+def convolve_positions(maps: Tensor, kernel: PositionKernel, added: Tensor | None = None) -> Tensor:
+    """Give the 1x1 convolution (B, CO, h, w) of maps (B, CI, h, w), channels last, plus what is added, of B maps or of one for all."""
+    laid = kernels.lay_channels_last(maps)
+    result = maps.new_empty(*laid.shape[:3], kernel.bias.shape[0])
+    lines = result.flatten(0, 2)
+    more = lines[:0] if added is None else kernels.lay_channels_last(added).flatten(0, 2)
+    weights, taken = (kernel.weight.numpy(), kernel.bias.numpy()), np.zeros(1, np.int64)
+    kernels.convolve_positions(laid.flatten(0, 2).numpy(), weights, more.numpy(), lines.numpy(), taken, kernels.THREADS)
+    return result.permute(0, 3, 1, 2)
+
+
 @runtime_checkable
 class Tileable(Protocol):
     """A part of a network that can be computed by loops of our own."""
@@ -118,17 +145,21 @@ class BlockConv(nn.Conv2d):
             IMAGE: slice(0, image_channels),
             OBJECT: slice(image_channels, None),
         }
-        self._kernels: dict[str, TiledKernel | SingleKernel] = {}
+        self._kernels: dict[str, TiledKernel | SingleKernel | PositionKernel] = {}
 
     @torch.no_grad()
     def tile(self) -> None:
-        """Have it computed by loops of our own from now on where that can be: 3x3, float32, on the CPU, without gradients.
+        """Have it computed by loops of our own from now on where that can be: 1x1 or 3x3, float32, on the CPU, without gradients.
 
-        By tiles, or directly where it has one channel of outputs. Weights may not change after.
+        3x3 by tiles, or directly where it has one channel of outputs. Weights may not change after.
         """
-        if self.kernel_size != (3, 3):
+        make_kernel: Callable[[Tensor, Tensor | None], TiledKernel | SingleKernel | PositionKernel]
+        if self.kernel_size == (1, 1):
+            make_kernel = make_position_kernel
+        elif self.kernel_size == (3, 3):
+            make_kernel = make_single_kernel if self.out_channels == 1 else make_tiled_kernel
+        else:
             return
-        make_kernel = make_single_kernel if self.out_channels == 1 else make_tiled_kernel
         parts = (IMAGE, OBJECT) if self._channels[IMAGE].stop else (WHOLE,)
         self._kernels = {part: make_kernel(*self._weights(part)) for part in parts}
 
@@ -151,7 +182,11 @@ class BlockConv(nn.Conv2d):
         own = self._kernels.get(part) if can_tile(x) else None
         if isinstance(own, TiledKernel):
             return convolve_tiled(x, own, added, rectify=rectify)
-        if own is not None:
+        if isinstance(own, PositionKernel) and not rectify:
+            is_shared = added is not None and added.shape[0] not in (1, x.shape[0])
+            y = convolve_positions(x, own, None if is_shared else added)
+            return add_per_object(y, added) if is_shared and added is not None else y
+        if isinstance(own, SingleKernel):
             y = convolve_to_one(x, own, rectify=rectify)
         else:
             y = F.conv2d(F.relu(x) if rectify else x, *self._weights(part), padding=self.padding)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.speed.loop_counter import count_loops
 from benchmarks.speed.plain import PlainRun, make_block
 from xmem_core.best_rows import BestRows, BestRowsStore, Group, NoStore
 from xmem_core.engine import Engine, FrameFeatures, Propagation
@@ -58,7 +59,7 @@ class Stage:
 
 def time_stage(work: Callable[[], object], times: int, device: torch.device) -> Stage:
     """Give what a stage takes."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, count_loops() as loops:
         work()  # warm
     taken = []
     for _ in range(times):
@@ -67,7 +68,7 @@ def time_stage(work: Callable[[], object], times: int, device: torch.device) -> 
         if device.type == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
-    return Stage(statistics.median(taken), counter.get_total_flops() / GIGA)
+    return Stage(statistics.median(taken), (counter.get_total_flops() + sum(loops)) / GIGA)
 
 
 def measure_limit(device: torch.device) -> float:

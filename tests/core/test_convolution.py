@@ -111,3 +111,19 @@ def test_when_there_is_nowhere_to_keep_what_was_compiled_then_it_is_compiled_all
     values = np.arange(3, dtype=np.float32)
     kernels.compiled(namespace["double"])(values)  # it has no file to be kept beside
     assert values.tolist() == [0, 2, 4]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("added_maps", [None, 1, 2, 6])
+def test_when_a_1x1_convolution_is_computed_by_a_loop_then_its_maps_and_what_is_added_are_those_of_the_library(
+    added_maps,
+):
+    torch.manual_seed(4)
+    conv = BlockConv(26, 40, 1)
+    maps = torch.randn(6, 26, 7, 9)
+    added = None if added_maps is None else torch.randn(added_maps, 40, 7, 9)
+    expected = conv(maps, None if added is None else added.clone())
+    tile_convolutions(conv)
+    found = conv(maps, added)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.equal(conv(maps[4:5], None), conv(maps, None)[4:5])

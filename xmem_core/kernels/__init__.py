@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmem_core.kernels.bottlenecks import GROUP, OUTPUTS, convolve_positions, widen_and_filter
+from xmem_core.kernels.bottlenecks import FILTERS, GROUP, OUTPUTS, convolve_positions, widen_and_filter
 from xmem_core.kernels.compiling import LEAST, THREADS, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
     LEAST_PROBABILITY,
@@ -29,6 +29,7 @@ from xmem_core.kernels.tiles import convolve_tiles, convolve_to_one
 from xmem_core.kernels.vectors import PADDED
 
 __all__ = [
+    "FILTERS",
     "GROUP",
     "LEAST",
     "LEAST_PROBABILITY",

@@ -1,4 +1,4 @@
-"""1x1 and depthwise convolutions as an inverted bottleneck has them, whose wide maps are never whole: a part of them is filtered at once."""
+"""1x1 and depthwise convolutions as an inverted bottleneck has them: widened maps are never whole, but filtered a part at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from xmem_core.kernels.vectors import INDEX, LANES, NOTHING, VECTOR, Lines, Vect
 POSITIONS = 48  # of maps that are multiplied at once, a multiple of ROWS
 OUTPUTS = 4  # of a line that are filtered at once: they share the weights
 GROUP = 48  # channels of the wide maps that are computed together, at most: three vectors, and a divisor of most widths
+FILTERS = ((3, 1), (5, 1), (5, 2))  # positions to a side and dilation of those that there are
 SIX = np.float32(6)
 
 Weights = tuple[Floats, Floats]
@@ -173,14 +174,14 @@ def _limit(builder: ir.IRBuilder, vector: Vector) -> Vector:
     return Vector(builder, builder.select(builder.fcmp_ordered("<", above, most), above, most))
 
 
-_filter_by_3, _filter_by_5, _filter_by_5_dilated = _make_filter(3, 1), _make_filter(5, 1), _make_filter(5, 2)
+_filter_by_3, _filter_by_5, _filter_by_5_dilated = (_make_filter(*each) for each in FILTERS)
 
 
 @compiled
 def convolve_positions(
     maps: Floats, weights: Weights, added: Floats, result: Floats, taken: Places, threads: int
 ) -> None:
-    """Fill result (P, CO) with the 1x1 convolution of maps (P, CI), plus what is added (P or 0, CO).
+    """Fill result (P, CO) with the 1x1 convolution of maps (P, CI), plus what is added (p, CO): over and over where p is less than P; it may be 0.
 
     ``weights``: weight (CI, N), N the next multiple of PADDED, and bias (CO,). ``taken`` (1,) is 0.
     """
@@ -199,7 +200,7 @@ def convolve_positions(
                 for channel in range(len(there)):
                     there[channel] = line[channel] + bias[channel]
                 if len(added):
-                    more = added[start + i]
+                    more = added[(start + i) % len(added)]
                     for channel in range(len(there)):
                         there[channel] += more[channel]
             start = take(taken) * POSITIONS
