@@ -8,7 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from xmem_core.kernels.compiling import ZERO, Floats, Places, compiled, inlined
+from xmem_core.kernels.compiling import ZERO, Floats, Places, called, compiled, inlined
 from xmem_core.kernels.products import ROWS, multiply
 from xmem_core.kernels.vectors import INDEX, LANES, NOTHING, VECTOR, Lines, Vector, take, written
 
@@ -65,7 +65,7 @@ def widen_and_filter(
             part = take(taken)
 
 
-@inlined
+@called
 def _filter_line(
     seen: Floats, own: tuple[int, int, int], filters: Weights, dilation: int, result: Floats, target: tuple[int, int]
 ) -> None:
@@ -106,7 +106,7 @@ def _clear_around(seen: Floats, rows: tuple[int, int], columns: tuple[int, int])
                     line[i] = ZERO
 
 
-@inlined
+@called
 def _widen(
     picture: Floats,
     rows: tuple[int, int],

@@ -1,7 +1,7 @@
 """How loops that no library call has are compiled for this CPU, by Numba.
 
 Compiling takes seconds, once: what comes of it is kept on disk beside the loop's own file, or in the user's cache folder. Arrays are
-C-contiguous. Numba looks whether a loop's own file has changed, not whether this one has: who changes constants here touches that one too. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
+C-contiguous. Numba looks whether a loop's own file has changed, not whether this one, `vectors` or `products` have: who changes something here touches that one too. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LEAST = np.float32(-np.inf)
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
 _SUMS = _MATHS | {"reassoc"}  # and a sum's terms may be added in any order, many at a time
 inlined = njit(inline="always", fastmath=_MATHS, error_model="numpy")
+called = njit(nogil=True, fastmath=_MATHS, error_model="numpy")  # compiled once for all loops of a process that call it
 
 
 def compiled(function: _Kernel) -> _Kernel:

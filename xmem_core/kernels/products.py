@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from xmem_core.kernels.compiling import Floats, inlined
+from xmem_core.kernels.compiling import Floats, called
 from xmem_core.kernels.vectors import HAS_WIDE, INDEX, LANES, NOTHING, VECTOR, Lines, Vector, spread, written
 
 ROWS = 6  # of results at once: the left factor has a multiple of that
@@ -78,7 +78,7 @@ def _write_panel(
 _one, _two, _three, _four = (_make_panel(width) for width in range(1, 5))
 
 
-@inlined
+@called
 def multiply(left: Floats, right: Floats, result: Floats) -> None:
     """Fill result (T, N) with left (T, K) times right (K, N); T a multiple of ROWS, N of PADDED.
 

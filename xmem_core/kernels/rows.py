@@ -10,7 +10,18 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from xmem_core.kernels.compiling import LEAST, ZERO, Bools, Floats, Halves, Places, compiled, compiled_sums, inlined
+from xmem_core.kernels.compiling import (
+    LEAST,
+    ZERO,
+    Bools,
+    Floats,
+    Halves,
+    Places,
+    called,
+    compiled,
+    compiled_sums,
+    inlined,
+)
 from xmem_core.kernels.products import ROWS, multiply
 from xmem_core.kernels.vectors import INDEX, LANES, VECTOR, Lines, Vector, spread, take, written
 
@@ -56,7 +67,7 @@ def keep_similar(
             part = take(taken)
 
 
-@inlined
+@called
 def _keep_row(scores: Floats, row: int, place: int, floors: Floats, best: Floats, places: Places) -> None:
     """Put a row's scores where they belong among the best of each query."""
     for first in range(0, QUERIES_AT_ONCE, LANES):

@@ -80,7 +80,7 @@ class EngineLoop:
         except CoreError as error:
             self._channel.send(EngineRefused(str(error)))
             return
-        log.info("preparing the network; the first time after installing this takes about 20 seconds")
+        log.info("preparing the network; the first time after installing this takes about half a minute")
         place_network(model.network, device)
         gc.freeze()  # what is loaded stays: looking through it for garbage again and again took 3 % of a propagation
         self._memory = fetch_memory(device, self._memory)
