@@ -70,18 +70,15 @@ class InvertedBottleneck(nn.Module):
     def tile(self) -> None:
         """Have it computed by loops of our own from now on where that can be: float32, on the CPU, without gradients.
 
-        Weights may not change after.
+        One that does not expand stays as it is: it has no wide maps, and the library is faster. Weights may not change after.
         """
         middle = self.depthwise.out_channels
         kind = self.depthwise.kernel_size[0], self.depthwise.dilation[0]
-        if kind not in kernels.FILTERS or middle % kernels.PADDED or (self.expand is None and middle > kernels.GROUP):
+        if self.expand is None or kind not in kernels.FILTERS or middle % kernels.PADDED:
             return
         group = kernels.GROUP if middle % kernels.GROUP == 0 else kernels.PADDED
-        if self.expand is None:
-            widening = self.project.weight.new_zeros(1, 0, middle), self.project.weight.new_zeros(middle)
-        else:
-            weight = self.expand.weight.flatten(1).T  # (CI, C)
-            widening = weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(), _bias(self.expand)
+        weight = self.expand.weight.flatten(1).T  # (CI, C)
+        widening = weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(), _bias(self.expand)
         filters = self.depthwise.weight.flatten(1).T.float().contiguous(), _bias(self.depthwise)
         narrowing = make_position_kernel(self.project.weight, self.project.bias)
         self._weights = _Weights(widening, filters, narrowing)

@@ -32,8 +32,7 @@ def widen_and_filter(
 ) -> None:
     """Fill result (n, h', w', C) with ReLU6 of a depthwise convolution of ReLU6 of a 1x1 convolution of maps (n, h, w, CI), 0 around the latter.
 
-    ``widening``: weight (G, CI, S), C = G*S, S a multiple of PADDED and at most GROUP, and bias (C,); where weight is (1, 0, C), maps are filtered
-    as they are. ``filters``: weight (9 or 25, C) and bias (C,). ``steps``: stride, dilation (2 of 25 alone), and how many positions before its own an
+    ``widening``: weight (G, CI, S), C = G*S, S a multiple of PADDED and at most GROUP, and bias (C,). ``filters``: weight (9 or 25, C) and bias (C,). ``steps``: stride, dilation (2 of 25 alone), and how many positions before its own an
     output sees. ``rooms``: room (threads, rows, columns, GROUP), what each thread filters at once, columns being all that is seen; and [0]. w' is at least OUTPUTS.
     """
     groups, depth, size = widening[0].shape
@@ -52,11 +51,8 @@ def widen_and_filter(
             first = top * stride - before  # the line of maps that is seen first
             there = max(first, 0), min(first + (bottom - 1 - top) * stride + reach + 1, maps.shape[1])
             _clear_around(seen, (there[0] - first, there[1] - first), (before, before + maps.shape[2]))
-            if depth:
-                its_weights = widening[0][group], widening[1][group * size : (group + 1) * size]
-                _widen(maps[picture], there, its_weights, (wide, rest), (seen, first, before))
-            else:
-                _copy(maps[picture], there, seen, first, before)
+            its_weights = widening[0][group], widening[1][group * size : (group + 1) * size]
+            _widen(maps[picture], there, its_weights, (wide, rest), (seen, first, before))
             for y in range(top, bottom):
                 row, line = (y - top) * stride * room.shape[2], (picture * result.shape[1] + y) * result.shape[2]
                 for channel in range(0, size, LANES):
@@ -82,16 +78,6 @@ def _filter_line(
             _filter_by_5(seen, there, filters, result, place)
         else:
             _filter_by_5_dilated(seen, there, filters, result, place)
-
-
-@inlined
-def _copy(picture: Floats, rows: tuple[int, int], seen: Floats, first: int, before: int) -> None:
-    """Put some rows of a picture (h, w, C) where they are seen."""
-    for y in range(rows[0], rows[1]):
-        for x in range(picture.shape[1]):
-            line, own = seen[y - first, before + x], picture[y, x]
-            for i in range(len(own)):
-                line[i] = own[i]
 
 
 @inlined

@@ -25,7 +25,7 @@ from xmem_core.kernels.compiling import (
 from xmem_core.kernels.products import ROWS, multiply
 from xmem_core.kernels.vectors import INDEX, LANES, VECTOR, Lines, Vector, spread, take, written
 
-QUERIES_AT_ONCE = 64
+QUERIES_AT_ONCE = 48  # three vectors of 16
 MOST = np.float32(np.inf)
 PLACE_BITS = 32  # of a place that say which row of its frame it is
 ROW_OF_PLACE = (1 << PLACE_BITS) - 1
