@@ -39,7 +39,7 @@ from xmem_server.worker.row_cache import RowCache
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
-_TRIM_EVERY = 128  # frames after which memory is given back: it is asked for again, a page at a time
+_TRIM_EVERY = 50  # frames after which memory is given back: it is asked for again, a page at a time
 _LOOK_AHEAD = CARRIED_FRAMES  # frames encoded while others are propagated: as far as masks are carried back from a key
 
 
