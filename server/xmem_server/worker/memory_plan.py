@@ -51,7 +51,7 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(530 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
+    "compact": NetworkCosts(505 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
     "xmem": NetworkCosts(1600 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
