@@ -142,7 +142,8 @@ class PropagationJob:
         ordered = sorted(self._keys.items())
         for frame, _ in ordered:
             self._cache.look_ahead(frame)
-        if not self._plan.playhead:  # else the preview comes first, and wants other frames
+        # Else a preview comes first, or the frames after the snapshot: these are not the first that are wanted.
+        if not self._plan.playhead and not self._plan.snapshot:
             self._look_ahead(self._frames, range(min(len(self._frames), _LOOK_AHEAD + 1)))
         for done, (frame, sources) in enumerate(ordered):
             self._reporter.report("annotating", done, len(ordered), frame)
