@@ -15,7 +15,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,11 +65,6 @@ class NoStore:
 
 
 NO_STORE: BestRowsStore = NoStore()
-
-
-def padded(count: int) -> int:
-    """Give how long a line of so many rows is: loops put rows into lines a vector at a time."""
-    return -(-count // kernels.PADDED) * kernels.PADDED
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class RowSearch:
 
     @property
     def _size(self) -> tuple[int, int]:
-        return self.query.shape[0], padded(KEPT_PER_READ * self.top_k)
+        return self.query.shape[0], kernels.padded(KEPT_PER_READ * self.top_k)
 
     def _find_nothing(self) -> BestRows:
         return BestRows(frozenset(), torch.full(self._size, -torch.inf), torch.zeros(self._size, dtype=torch.int64))
@@ -140,7 +134,7 @@ class RowSearch:
     def _choose_known(self, known: BestRows) -> tuple[Tensor, Tensor, int]:
         """Give what `_choose` gives, of what is known, and how many rows each query has at least."""
         queries = self.query.shape[0]
-        chosen = torch.empty(queries, padded(self.top_k))
+        chosen = torch.empty(queries, kernels.padded(self.top_k))
         indices = torch.empty_like(chosen, dtype=torch.int64)
         counts = torch.empty(queries, dtype=torch.int64)
         frames = torch.tensor(sorted(self.frames), dtype=torch.int64)
@@ -168,9 +162,8 @@ class RowSearch:
         if not rows.shape[0]:
             return
         given = torch.empty(0, dtype=torch.bool) if exists is None else exists
-        known, numbers = best.numpy(), places.numpy()
-        its_rows, taken = (rows.numpy(), given.numpy(), first), np.zeros(1, np.int64)
-        kernels.keep_similar(its_rows, self._laid.numpy(), known, numbers, taken, kernels.THREADS)
+        its_rows = rows.numpy(), given.numpy(), first
+        kernels.keep_similar(its_rows, self._laid.numpy(), best.numpy(), places.numpy(), kernels.THREADS)
 
     @functools.cached_property
     def _laid(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmem_core import kernels
-from xmem_core.convolution import PositionKernel, can_tile, convolve_positions, make_position_kernel
+from xmem_core.convolution import PositionKernel, can_tile, convolve_positions, make_bias, make_position_kernel
 
 _SEEN_VALUES = 96 * 1024  # of wide maps that a thread holds at once: they stay in its cache
 _BANDS = 4  # rows of a band against those that it sees beside its own, at least: they are computed twice
@@ -78,8 +78,14 @@ class InvertedBottleneck(nn.Module):
             return
         group = kernels.GROUP if middle % kernels.GROUP == 0 else kernels.PADDED
         weight = self.expand.weight.flatten(1).T  # (CI, C)
-        widening = weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(), _bias(self.expand)
-        filters = self.depthwise.weight.flatten(1).T.float().contiguous(), _bias(self.depthwise)
+        widening = (
+            weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(),
+            make_bias(self.expand.weight, self.expand.bias),
+        )
+        filters = (
+            self.depthwise.weight.flatten(1).T.float().contiguous(),
+            make_bias(self.depthwise.weight, self.depthwise.bias),
+        )
         narrowing = make_position_kernel(self.project.weight, self.project.bias)
         self._weights = _Weights(widening, filters, narrowing)
 
@@ -96,7 +102,7 @@ class InvertedBottleneck(nn.Module):
             _arrays(weights.filters),
             (stride, dilation, self.depthwise.before),
             filtered.numpy(),
-            (room.numpy(), np.zeros(1, np.int64)),
+            room.numpy(),
         )
         return convolve_positions(filtered.permute(0, 3, 1, 2), weights.narrowing, x if self.residual else None)
 
@@ -108,11 +114,6 @@ class InvertedBottleneck(nn.Module):
         fitting = (_SEEN_VALUES // (seen * kernels.GROUP) - reach - 1) // stride + 1
         bands = -(-rows // max(fitting, _BANDS * reach // stride))
         return (-(-rows // bands) - 1) * stride + reach + 1, seen
-
-
-def _bias(convolution: nn.Conv2d) -> Tensor:
-    given = convolution.bias
-    return convolution.weight.new_zeros(convolution.out_channels) if given is None else given.detach().float().clone()
 
 
 def _arrays(pair: tuple[Tensor, Tensor]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -33,14 +33,19 @@ class TiledKernel:
     bias: Tensor
 
 
+def make_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Give the bias (CO,) that goes with weight (CO, ...), float32, in memory of its own: 0 for None."""
+    return weight.new_zeros(weight.shape[0]).float() if bias is None else bias.float().clone()
+
+
 def make_tiled_kernel(weight: Tensor, bias: Tensor | None) -> TiledKernel:
     """Give the kernel for weight (CO, CI, 3, 3) and bias (CO,), or None for a bias of 0."""
     side = torch.tensor(_KERNEL_TRANSFORM, dtype=torch.float64) / 24
     laid = weight.double().permute(2, 3, 1, 0)  # (3, 3, CI, CO)
     spread = (torch.kron(side, side) @ laid.reshape(9, -1)).unflatten(1, laid.shape[2:])  # (36, CI, CO)
-    shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    padded = F.pad(spread.float(), (0, -laid.shape[3] % kernels.PADDED, 0, -laid.shape[2] % kernels.PADDED))
-    return TiledKernel(padded.contiguous(), shift.float().clone())
+    depth, breadth = laid.shape[2:]
+    whole = F.pad(spread.float(), (0, kernels.padded(breadth) - breadth, 0, kernels.padded(depth) - depth))
+    return TiledKernel(whole.contiguous(), make_bias(weight, bias))
 
 
 def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = None, *, rectify: bool = False) -> Tensor:
@@ -54,14 +59,13 @@ def convolve_tiled(maps: Tensor, kernel: TiledKernel, added: Tensor | None = Non
     more = result[:0] if added is None else kernels.lay_channels_last(added)
     least = kernels.ZERO if rectify else kernels.LEAST
     at_once = _TILES_AT_ONCE if kernel.weight.nbytes < _LARGE else _TILES_OF_LARGE
-    room = maps.new_empty(kernels.THREADS, 36, at_once, sum(kernel.weight.shape[1:]))
+    room = maps.new_empty(kernels.THREADS, kernels.SEEN**2, at_once, sum(kernel.weight.shape[1:]))
     kernels.convolve_tiles(
         laid.numpy(),
         (kernel.weight.numpy(), kernel.bias.numpy(), least),
         more.numpy(),
         result.numpy(),
         room.numpy(),
-        np.zeros(1, np.int64),
     )
     return result.permute(0, 3, 1, 2)
 
@@ -102,9 +106,9 @@ class PositionKernel:
 
 def make_position_kernel(weight: Tensor, bias: Tensor | None) -> PositionKernel:
     """Give the kernel for weight (CO, CI, 1, 1) and bias (CO,), or None for a bias of 0."""
-    laid = F.pad(weight.flatten(1).T.float(), (0, -weight.shape[0] % kernels.PADDED))
-    shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    return PositionKernel(laid.contiguous(), shift.float().clone())
+    breadth = weight.shape[0]
+    laid = F.pad(weight.flatten(1).T.float(), (0, kernels.padded(breadth) - breadth))
+    return PositionKernel(laid.contiguous(), make_bias(weight, bias))
 
 
 def convolve_positions(maps: Tensor, kernel: PositionKernel, added: Tensor | None = None) -> Tensor:
@@ -113,8 +117,8 @@ def convolve_positions(maps: Tensor, kernel: PositionKernel, added: Tensor | Non
     result = maps.new_empty(*laid.shape[:3], kernel.bias.shape[0])
     lines = result.flatten(0, 2)
     more = lines[:0] if added is None else kernels.lay_channels_last(added).flatten(0, 2)
-    weights, taken = (kernel.weight.numpy(), kernel.bias.numpy()), np.zeros(1, np.int64)
-    kernels.convolve_positions(laid.flatten(0, 2).numpy(), weights, more.numpy(), lines.numpy(), taken, kernels.THREADS)
+    weights = kernel.weight.numpy(), kernel.bias.numpy()
+    kernels.convolve_positions(laid.flatten(0, 2).numpy(), weights, more.numpy(), lines.numpy(), kernels.THREADS)
     return result.permute(0, 3, 1, 2)
 
 
@@ -183,9 +187,9 @@ class BlockConv(nn.Conv2d):
         if isinstance(own, TiledKernel):
             return convolve_tiled(x, own, added, rectify=rectify)
         if isinstance(own, PositionKernel) and not rectify:
-            is_shared = added is not None and added.shape[0] not in (1, x.shape[0])
-            y = convolve_positions(x, own, None if is_shared else added)
-            return add_per_object(y, added) if is_shared and added is not None else y
+            if added is None or added.shape[0] in (1, x.shape[0]):
+                return convolve_positions(x, own, added)
+            return add_per_object(convolve_positions(x, own), added)
         if isinstance(own, SingleKernel):
             y = convolve_to_one(x, own, rectify=rectify)
         else:

@@ -9,13 +9,12 @@ from typing import Any
 
 from xmem_core import kernels
 
-TILED_PRODUCTS = 36  # of each 4x4 outputs and pair of channels
-
 
 def _of_tiles(maps: Any, kernel: Any, *_: Any) -> int:
     count, height, width, _ = maps.shape
     _, depth, breadth = kernel[0].shape
-    return TILED_PRODUCTS * count * -(-height // 4) * -(-width // 4) * depth * breadth
+    tiles = count * -(-height // kernels.TILE) * -(-width // kernels.TILE)
+    return kernels.SEEN**2 * tiles * depth * breadth
 
 
 def _of_one(maps: Any, *_: Any) -> int:

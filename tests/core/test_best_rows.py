@@ -226,8 +226,7 @@ def test_when_the_best_are_kept_then_equal_ones_come_in_order_of_place_and_what_
     rows[[3, 40, 41, 95], 0] = [0.5, 1, 1, 0.25]
 
     def keep(first, exists):
-        taken = np.zeros(1, np.int64)
-        kernels.keep_similar((rows, exists, first), queries, best, places, taken, kernels.THREADS)
+        kernels.keep_similar((rows, exists, first), queries, best, places, kernels.THREADS)
 
     nothing = np.zeros(96, np.bool_)
     keep(0, nothing)

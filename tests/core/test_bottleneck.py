@@ -87,7 +87,6 @@ def test_when_positions_are_multiplied_then_each_is_its_own_sum_and_what_is_adde
         (weight.numpy(), torch.tensor([0.5, -1.0]).numpy()),
         added.numpy(),
         result.numpy(),
-        torch.zeros(1, dtype=torch.int64).numpy(),
         kernels.THREADS,
     )
     assert torch.equal(result - added, torch.tensor([[32.5, 2.0]]).repeat(100, 1))

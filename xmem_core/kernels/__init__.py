@@ -25,8 +25,8 @@ from xmem_core.kernels.rows import (
     choose_best,
     keep_similar,
 )
-from xmem_core.kernels.tiles import convolve_tiles, convolve_to_one
-from xmem_core.kernels.vectors import PADDED
+from xmem_core.kernels.tiles import SEEN, TILE, convolve_tiles, convolve_to_one
+from xmem_core.kernels.vectors import PADDED, padded
 
 __all__ = [
     "FILTERS",
@@ -38,9 +38,10 @@ __all__ = [
     "PADDED",
     "PLACE_BITS",
     "QUERIES_AT_ONCE",
-    "ROWS",
     "ROW_OF_PLACE",
+    "SEEN",
     "THREADS",
+    "TILE",
     "ZERO",
     "add_excess",
     "add_positive",
@@ -56,6 +57,7 @@ __all__ = [
     "keep_similar",
     "lay_channels_last",
     "normalise_odds",
+    "padded",
     "shrink",
     "widen",
     "widen_and_filter",
@@ -66,12 +68,12 @@ def compile_all() -> None:
     """Have every kernel compiled, or fetched from where an earlier process left it: seconds once, then half a second."""
     maps = np.zeros((1, 4, 4, 8), np.float32)
     weight, room = np.zeros((36, PADDED, PADDED), np.float32), np.zeros((1, 36, ROWS, 2 * PADDED), np.float32)
-    convolve_tiles(maps, (weight, maps[0, 0, 0], LEAST), maps, maps.copy(), room, np.zeros(1, np.int64))
-    row, counter = np.zeros(PADDED, np.float32), np.zeros(1, np.int64)
+    convolve_tiles(maps, (weight, maps[0, 0, 0], LEAST), maps, maps.copy(), room)
+    row = np.zeros(PADDED, np.float32)
     filters, wide = (np.zeros((9, PADDED), np.float32), row), np.zeros((1, 4, 4, PADDED), np.float32)
-    seen = np.zeros((1, 6, 6, GROUP), np.float32), counter
+    seen = np.zeros((1, 6, 6, GROUP), np.float32)
     widen_and_filter(maps, (weight[:1, :8].copy(), row), filters, (1, 1, 1), wide, seen)
-    convolve_positions(maps[0, 0], (weight[0, :8].copy(), row), wide[0, 0, :0], wide[0, 0], np.zeros(1, np.int64), 1)
+    convolve_positions(maps[0, 0], (weight[0, :8].copy(), row), wide[0, 0, :0], wide[0, 0], 1)
     convolve_to_one(maps, np.zeros((3, 24), np.float32), ZERO, LEAST, maps[..., 0].copy())
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])
@@ -84,5 +86,5 @@ def compile_all() -> None:
     places, line = np.zeros((4, 8), np.int64), np.zeros(4, np.int64)
     queries, nobody = np.zeros((1, 8, QUERIES_AT_ONCE), np.float32), np.zeros(0, np.bool_)
     best = np.zeros((4, PADDED), np.float32)
-    keep_similar((maps[0, 0], nobody, 0), queries, best, best.astype(np.int64), np.zeros(1, np.int64), 1)
+    keep_similar((maps[0, 0], nobody, 0), queries, best, best.astype(np.int64), 1)
     choose_best(maps[0, 0], places, (line, line), maps[0, 0], places, line.copy())

@@ -8,8 +8,8 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from xmem_core.kernels.compiling import ZERO, Floats, Places, called, compiled, inlined
-from xmem_core.kernels.products import ROWS, multiply
+from xmem_core.kernels.compiling import ZERO, Floats, called, compiled, inlined
+from xmem_core.kernels.products import multiply_some
 from xmem_core.kernels.vectors import INDEX, LANES, NOTHING, VECTOR, Lines, Vector, take, written
 
 POSITIONS = 48  # of maps that are multiplied at once, a multiple of ROWS
@@ -28,19 +28,19 @@ def widen_and_filter(
     filters: Weights,
     steps: tuple[int, int, int],
     result: Floats,
-    rooms: tuple[Floats, Places],
+    room: Floats,
 ) -> None:
     """Fill result (n, h', w', C) with ReLU6 of a depthwise convolution of ReLU6 of a 1x1 convolution of maps (n, h, w, CI), 0 around the latter.
 
     ``widening``: weight (G, CI, S), C = G*S, S a multiple of PADDED and at most GROUP, and bias (C,). ``filters``: weight (9 or 25, C) and bias (C,). ``steps``: stride, dilation (2 of 25 alone), and how many positions before its own an
-    output sees. ``rooms``: room (threads, rows, columns, GROUP), what each thread filters at once, columns being all that is seen; and [0]. w' is at least OUTPUTS.
+    output sees. ``room`` (threads, rows, columns, GROUP): what each thread filters at once, columns being all that is seen. w' is at least OUTPUTS.
     """
     groups, depth, size = widening[0].shape
     stride, dilation, before = steps
-    room, taken = rooms
     reach = dilation * (4 if len(filters[0]) == 25 else 2)
     at_once = (room.shape[1] - 1 - reach) // stride + 1
     bands = -(-result.shape[1] // at_once)
+    taken = np.zeros(1, np.int64)
     for thread in prange(room.shape[0]):
         wide, rest = np.empty((POSITIONS, size), np.float32), np.zeros((POSITIONS, depth), np.float32)
         seen = room[thread]
@@ -109,10 +109,7 @@ def _widen(
     y, x = rows[0] - first, 0
     for start in range(rows[0] * width, rows[1] * width, POSITIONS):
         some = lines[start : min(start + POSITIONS, rows[1] * width)]
-        if len(some) < POSITIONS:
-            rest[: len(some)] = some
-        count = -(-len(some) // ROWS) * ROWS
-        multiply(some if len(some) == POSITIONS else rest[:count], weight, wide[:count])
+        multiply_some(some, rest, weight, wide)
         for i in range(len(some)):
             line, there = wide[i], seen[y, before + x]
             for channel in range(len(line)):
@@ -164,23 +161,19 @@ _filter_by_3, _filter_by_5, _filter_by_5_dilated = (_make_filter(*each) for each
 
 
 @compiled
-def convolve_positions(
-    maps: Floats, weights: Weights, added: Floats, result: Floats, taken: Places, threads: int
-) -> None:
+def convolve_positions(maps: Floats, weights: Weights, added: Floats, result: Floats, threads: int) -> None:
     """Fill result (P, CO) with the 1x1 convolution of maps (P, CI), plus what is added (p, CO): over and over where p is less than P; it may be 0.
 
-    ``weights``: weight (CI, N), N the next multiple of PADDED, and bias (CO,). ``taken`` (1,) is 0.
+    ``weights``: weight (CI, N), N the next multiple of PADDED, and bias (CO,).
     """
     weight, bias = weights
+    taken = np.zeros(1, np.int64)
     for _ in prange(threads):
         wide, rest = np.empty((POSITIONS, weight.shape[1]), np.float32), np.zeros((POSITIONS, len(weight)), np.float32)
         start = take(taken) * POSITIONS
         while start < len(maps):
             some = maps[start : start + POSITIONS]
-            if len(some) < POSITIONS:
-                rest[: len(some)] = some
-            count = -(-len(some) // ROWS) * ROWS
-            multiply(some if len(some) == POSITIONS else rest[:count], weight, wide[:count])
+            multiply_some(some, rest, weight, wide)
             for i in range(len(some)):
                 line, there = wide[i], result[start + i]
                 for channel in range(len(there)):

@@ -22,10 +22,12 @@ Places = npt.NDArray[np.int64]
 _Kernel = Callable[..., None]
 
 config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
-THREADS = torch.get_num_threads()
+THREADS = (
+    torch.get_num_threads()
+)  # given to loops that divide their work by it: one that asks for it itself cannot be kept on disk
 config.NUMBA_NUM_THREADS = THREADS  # type: ignore[attr-defined]
 
-ZERO, HALF, ONE, TWO, FOUR, FIVE, EIGHT = (np.float32(number) for number in (0, 0.5, 1, 2, 4, 5, 8))
+ZERO, HALF, ONE, TWO = (np.float32(number) for number in (0, 0.5, 1, 2))
 LEAST = np.float32(-np.inf)
 _MATHS = {"contract", "nnan", "nsz"}  # sums and products may be fused; NaN and the sign of 0 need not be thought of
 _SUMS = _MATHS | {"reassoc"}  # and a sum's terms may be added in any order, many at a time

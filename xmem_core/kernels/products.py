@@ -101,3 +101,14 @@ def multiply(left: Floats, right: Floats, result: Floats) -> None:
                 else:
                     _one(left, row, right, column, result, term)
         first += width
+
+
+@called
+def multiply_some(left: Floats, room: Floats, right: Floats, result: Floats) -> None:
+    """Fill the first lines of result (R, N) with left (T, K), T at most R, times right (K, N); room (R, K), R a multiple of ROWS, is for its last ones."""
+    if len(left) == len(room):
+        multiply(left, right, result)
+        return
+    room[: len(left)] = left
+    count = -(-len(left) // ROWS) * ROWS
+    multiply(room[:count], right, result[:count])

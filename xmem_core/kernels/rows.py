@@ -22,7 +22,7 @@ from xmem_core.kernels.compiling import (
     compiled_sums,
     inlined,
 )
-from xmem_core.kernels.products import ROWS, multiply
+from xmem_core.kernels.products import ROWS, multiply_some
 from xmem_core.kernels.vectors import INDEX, LANES, VECTOR, Lines, Vector, spread, take, written
 
 QUERIES_AT_ONCE = 48  # three vectors of 16
@@ -33,16 +33,15 @@ NONE = np.int16(0)
 
 
 @compiled
-def keep_similar(
-    rows: tuple[Floats, Bools, int], queries: Floats, best: Floats, places: Places, taken: Places, threads: int
-) -> None:
+def keep_similar(rows: tuple[Floats, Bools, int], queries: Floats, best: Floats, places: Places, threads: int) -> None:
     """Put rows (N, F) where they belong among the best of each query: similarities (M, k) and places (M, k), k a multiple of PADDED.
 
     ``rows``: these; which of them exist (N,), the only ones that are put, or (0,) for all; the place of the first. ``queries`` (P, F, QUERIES_AT_ONCE) hold M
     queries one after another, then zeros. What is kept is sorted, largest first, of equal ones the lower place first; the last ones go. So in which
-    order rows come makes no difference. Similarities, products of rows and queries, are finite, or -inf, which stands for nothing. ``taken`` (1,) is 0.
+    order rows come makes no difference. Similarities, products of rows and queries, are finite, or -inf, which stands for nothing.
     """
     features, exists, first = rows
+    taken = np.zeros(1, np.int64)
     for _ in prange(threads):
         floors = np.empty((1, QUERIES_AT_ONCE), np.float32)
         scores, rest = np.empty((ROWS, QUERIES_AT_ONCE), np.float32), np.zeros((ROWS, features.shape[1]), np.float32)
@@ -58,9 +57,7 @@ def keep_similar(
                 away = -(step + 1) // 2 if step % 2 else step // 2
                 row = (middle + away) % blocks * ROWS
                 some = features[row : row + ROWS]
-                if len(some) < ROWS:
-                    rest[: len(some)] = some
-                multiply(some if len(some) == ROWS else rest, queries[part], scores)
+                multiply_some(some, rest, queries[part], scores)
                 for i in range(len(some)):
                     if len(exists) == 0 or exists[row + i]:
                         _keep_row(scores, i, first + row + i, floors, best[start:], places[start:])

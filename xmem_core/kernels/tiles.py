@@ -8,7 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from xmem_core.kernels.compiling import ZERO, Floats, Places, compiled, compiled_sums, inlined
+from xmem_core.kernels.compiling import ZERO, Floats, compiled, compiled_sums, inlined
 from xmem_core.kernels.products import multiply
 from xmem_core.kernels.vectors import INDEX, LANES, Lines, Vector, take, written
 
@@ -70,13 +70,13 @@ def _bring_vector(_typing: Any, products: Any, tile: Any, channel: Any, done: An
 
 @compiled
 def convolve_tiles(
-    maps: Floats, kernel: tuple[Floats, Floats, np.float32], added: Floats, result: Floats, room: Floats, taken: Places
+    maps: Floats, kernel: tuple[Floats, Floats, np.float32], added: Floats, result: Floats, room: Floats
 ) -> None:
     """Fill result (n, h, w, CO) with the 3x3 convolution of maps (n, h, w, CI), 0 around, by 4x4 outputs at a time.
 
     ``kernel``: weight (36, C, N), C and N the next multiples of PADDED of CI and CO; bias (CO,); the least that a value of maps is taken as.
     ``added`` (m, h, w, CO) is added, each to n/m maps that follow each other; m may be 0. ``room`` (threads, 36, T, C + N) is for T tiles of
-    each thread, T a multiple of ROWS: their transforms B^T d B, and products. ``taken`` (1,) is 0.
+    each thread, T a multiple of ROWS: their transforms B^T d B, and products.
 
     Each thread takes tiles as it comes to them: one that others hold up takes fewer.
     """
@@ -85,6 +85,7 @@ def convolve_tiles(
     rows, columns = -(-height // TILE), -(-width // TILE)
     depth, breadth = weight.shape[1:]
     at_once = room.shape[2]
+    taken = np.zeros(1, np.int64)
     for thread in prange(room.shape[0]):
         space = room[thread].reshape(-1)
         tiles = space[: SEEN * SEEN * at_once * depth].reshape(SEEN * SEEN, at_once, depth)

@@ -18,6 +18,12 @@ HAS_WIDE = bool(get_host_cpu_features().get("avx512f"))
 LANES = 16 if HAS_WIDE else 8  # floats of a vector
 PADDED = 16  # lines of memory that vectors run along have a multiple of so many floats, whatever the processor
 
+
+def padded(count: int) -> int:
+    """Give how long a line of so many floats is that vectors run along."""
+    return -(-count // PADDED) * PADDED
+
+
 INDEX = ir.IntType(64)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 NOTHING = VECTOR([0.0] * LANES)

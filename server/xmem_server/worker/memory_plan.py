@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import torch
 
-from xmem_core.best_rows import KEPT_PER_READ, MOST_READ, padded
+from xmem_core.best_rows import KEPT_PER_READ, MOST_READ
 from xmem_core.images import MULTIPLE, working_shape
+from xmem_core.kernels import padded
 from xmem_core.motion import CARRIED_FRAMES
 from xmem_core.network import NetworkConfig
 from xmem_protocol import InputError, PropagationSettings, Shot

@@ -144,7 +144,7 @@ class PropagationJob:
             self._cache.look_ahead(frame)
         # Else a preview comes first, or the frames after the snapshot: these are not the first that are wanted.
         if not self._plan.playhead and not self._plan.snapshot:
-            self._look_ahead(self._frames, range(min(len(self._frames), _LOOK_AHEAD + 1)))
+            self._look_ahead(range(min(len(self._frames), _LOOK_AHEAD + 1)))
         for done, (frame, sources) in enumerate(ordered):
             self._reporter.report("annotating", done, len(ordered), frame)
             alphas = {source.key.object_id: torch.from_numpy(self._alphas.fetch(source)) for source in sources}
@@ -164,11 +164,12 @@ class PropagationJob:
         """Show the playhead's neighbourhood, if there is one and the job is fresh; what is shown is replaced by `propagate`."""
         if self._plan.snapshot or self._plan.finished:
             return
-        frames = list(self._frames)
         preview = Preview(self._engine, self._cache, self._motion, self._before.fetch)
         for playhead in self._plan.playhead[:1]:
             self._reporter.report("previewing", 0, 0, playhead)
-            for done, result in enumerate(preview.run(min(max(playhead, frames[0]), frames[-1]), frames)):
+            for done, result in enumerate(
+                preview.run(min(max(playhead, self._frames[0]), self._frames[-1]), self._frames)
+            ):
                 self._writer.put_provisional(result)
                 self._reporter.report("previewing", done + 1, 0, result.frame)
                 if self._channel.paused(self._plan.job):
@@ -184,7 +185,7 @@ class PropagationJob:
             frame = frames[position]
             self._reporter.report("propagating", position, len(frames), frame)
             soon = min(len(frames), position + _LOOK_AHEAD + 1)
-            self._look_ahead(frames, range(looked, soon))
+            self._look_ahead(range(looked, soon))
             looked = soon
             try:
                 encoded = self._cache.fetch(frame)
@@ -207,12 +208,12 @@ class PropagationJob:
         self._skipped = len(propagation.skipped)
         self._reporter.report("propagating", len(frames), len(frames), frames[-1])
 
-    def _look_ahead(self, frames: tuple[int, ...], places: range) -> None:
+    def _look_ahead(self, places: range) -> None:
         """Have frames encoded, and motion measured, that will be wanted soon."""
         for place in places:
-            self._cache.look_ahead(frames[place])
+            self._cache.look_ahead(self._frames[place])
             if place and self._engine.network.follows_motion:
-                self._motion.look_ahead(frames[place - 1], frames[place])
+                self._motion.look_ahead(*self._frames[place - 1 : place + 1])
 
     def _resume(self, propagation: Propagation) -> None:
         """Put the propagation where the plan's snapshot left it, if every frame before is finished."""
