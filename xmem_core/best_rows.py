@@ -129,7 +129,8 @@ class RowSearch:
         if any(tensor.shape != self._size or tensor.dtype != kind for tensor, kind in pairs):
             return False
         rows = max((part.features.shape[0] for part in self.frames.values()), default=0)
-        return bool(((known.places & kernels.ROW_OF_PLACE) < rows).all())
+        # In numpy: torch would wake a second thread for so little, and wait for it.
+        return int((known.places.numpy() & kernels.ROW_OF_PLACE).max(initial=0)) < rows
 
     def _choose_known(self, known: BestRows) -> tuple[Tensor, Tensor, int]:
         """Give what `_choose` gives, of what is known, and how many rows each query has at least."""

@@ -37,6 +37,42 @@ class SameConv(nn.Conv2d):
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """The weights that an encoder begins with, as a loop takes them: a convolution (9*C, M), filters (9, M), narrowing (M, CO), each with its bias."""
+
+    convolution: tuple[Tensor, Tensor]
+    filters: tuple[Tensor, Tensor]
+    narrowing: tuple[Tensor, Tensor]
+
+
+def make_beginning(convolution: SameConv, block: InvertedBottleneck) -> Beginning:
+    """Give the weights of a 3x3 convolution that halves and of the block after it, which does not expand."""
+    breadth = convolution.out_channels
+    laid = convolution.weight.permute(2, 3, 1, 0).reshape(-1, breadth)  # (3*3*C, M)
+    narrowing = make_position_kernel(block.project.weight, block.project.bias)
+    return Beginning(
+        (laid.float().contiguous(), make_bias(convolution.weight, convolution.bias)),
+        _make_filters(block.depthwise),
+        (narrowing.weight, narrowing.bias),
+    )
+
+
+def begin(image: Tensor, weights: Beginning) -> Tensor:
+    """Give maps (B, CO, H/2, W/2) of images (B, C, H, W) of even sides, channels last: the convolution and the block, ReLU6 between."""
+    laid = kernels.lay_channels_last(image)
+    count, height, width, _ = laid.shape
+    result = image.new_empty(count, height // 2, width // 2, len(weights.narrowing[1]))
+    each = (_arrays(pair) for pair in (weights.convolution, weights.filters, weights.narrowing))
+    kernels.begin(laid.numpy(), tuple(each), result.numpy(), kernels.THREADS)
+    return result.permute(0, 3, 1, 2)
+
+
+def _make_filters(depthwise: SameConv) -> tuple[Tensor, Tensor]:
+    """Give the weight (k*k, C) and bias (C,) of a depthwise convolution."""
+    return depthwise.weight.flatten(1).T.float().contiguous(), make_bias(depthwise.weight, depthwise.bias)
+
+
+@dataclass(frozen=True)
 class _Weights:
     """A bottleneck's weights as loops take them: widening (G, CI, S) and filters (k*k, C), each with its bias, and narrowing."""
 
@@ -70,10 +106,10 @@ class InvertedBottleneck(nn.Module):
     def tile(self) -> None:
         """Have it computed by loops of our own from now on where that can be: float32, on the CPU, without gradients.
 
-        One that does not expand stays as it is: it has no wide maps, and the library is faster. Weights may not change after.
+        One that does not expand stays as it is: `begin` computes it with what is before it. Weights may not change after.
         """
         middle = self.depthwise.out_channels
-        kind = self.depthwise.kernel_size[0], self.depthwise.dilation[0]
+        kind = self.depthwise.kernel_size[0], self.depthwise.dilation[0], self.depthwise.stride[0]
         if self.expand is None or kind not in kernels.FILTERS or middle % kernels.PADDED:
             return
         group = kernels.GROUP if middle % kernels.GROUP == 0 else kernels.PADDED
@@ -82,12 +118,8 @@ class InvertedBottleneck(nn.Module):
             weight.unflatten(1, (-1, group)).transpose(0, 1).float().contiguous(),
             make_bias(self.expand.weight, self.expand.bias),
         )
-        filters = (
-            self.depthwise.weight.flatten(1).T.float().contiguous(),
-            make_bias(self.depthwise.weight, self.depthwise.bias),
-        )
         narrowing = make_position_kernel(self.project.weight, self.project.bias)
-        self._weights = _Weights(widening, filters, narrowing)
+        self._weights = _Weights(widening, _make_filters(self.depthwise), narrowing)
 
     def _compute(self, x: Tensor, weights: _Weights) -> Tensor:
         laid = kernels.lay_channels_last(x)

@@ -10,6 +10,8 @@ Shapes as in ``network``: B images, N objects, h = H/16.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,8 +30,8 @@ from xmem_core.blocks import (
     sum_of_others,
     unfold_objects,
 )
-from xmem_core.bottleneck import InvertedBottleneck, SameConv
-from xmem_core.convolution import BlockConv, add_per_object
+from xmem_core.bottleneck import Beginning, InvertedBottleneck, SameConv, begin, make_beginning
+from xmem_core.convolution import BlockConv, add_per_object, can_tile
 from xmem_core.features import Decoded, FrameContext, ImageFeatures, KeyFeatures
 from xmem_core.motion import PRIOR_RANGE
 
@@ -42,9 +44,9 @@ STAGES = (
     (5, 1, 6, 80, 112, 3),
     (5, 2, 6, 112, 192, 4),
 )
-# The widest maps are those of the first convolution and the first three blocks, which make f4 of a picture. Rows of it are computed so
-# many at a time: what a band needs stays near the processor, and a large picture takes half the memory. A band sees so many rows of f4
-# more of the picture above and below it, so that the result is the same.
+# The widest maps are those of the first three blocks, which make f4 of a picture. Rows of it are computed so many at a time: what a band
+# needs stays near the processor, and a large picture takes half the memory. A band sees so many rows of f4 more of the picture above and
+# below it, so that the result is the same.
 FRONT_BLOCKS, FRONT_STRIDE = 3, 4
 FRONT_ROWS, FRONT_ABOVE, FRONT_BELOW = 32, 2, 3
 DILATED_CHANNELS = 192  # this stage keeps stride 16: its first stride is dropped, later blocks are dilated
@@ -84,6 +86,12 @@ class CompactKeyEncoder(nn.Module):
         self.stem = SameConv(3, 32, 3, 2)
         self.blocks = nn.ModuleList(_backbone_blocks())
         self.reduce16 = BlockConv(DEEPEST_CHANNELS, F16_CHANNELS, 1)
+        self._beginning: Beginning | None = None
+
+    @torch.no_grad()
+    def tile(self) -> None:
+        """Have its first convolution and block computed by a loop of our own from now on where that can be. Weights may not change after."""
+        self._beginning = make_beginning(self.stem, cast(InvertedBottleneck, self.blocks[0]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give what keys are projected from (B, 304, h, w), then f16 (B, 144, h, w), f8 (B, 40, 2h, 2w), f4 (B, 24, 4h, 4w)."""
@@ -98,8 +106,11 @@ class CompactKeyEncoder(nn.Module):
 
     def _front(self, image: Tensor) -> Tensor:
         """Give f4 (B, 24, H/4, W/4) of an image."""
-        x = F.relu6(self.stem(image), inplace=True)
-        for block in self.blocks[:FRONT_BLOCKS]:
+        if self._beginning is not None and can_tile(image) and image.shape[3] >= 2 * kernels.OUTPUTS:
+            x = begin(image, self._beginning)
+        else:
+            x = self.blocks[0](F.relu6(self.stem(image), inplace=True))
+        for block in self.blocks[1:FRONT_BLOCKS]:
             x = block(x)
         return x
 

@@ -29,6 +29,10 @@ def _of_widening(maps: Any, widening: Any, filters: Any, _steps: Any, result: An
     return maps[..., 0].size * widening[0].size + result.size * len(filters[0])
 
 
+def _of_beginning(_pictures: Any, weights: Any, result: Any, *_: Any) -> int:
+    return result[..., 0].size * sum(weight.size for weight, _ in weights)
+
+
 def _of_search(rows: Any, _queries: Any, best: Any, *_: Any) -> int:
     return rows[0].size * len(best)
 
@@ -38,6 +42,7 @@ _PRODUCTS: dict[str, Callable[..., int]] = {
     "convolve_to_one": _of_one,
     "convolve_positions": _of_positions,
     "widen_and_filter": _of_widening,
+    "begin": _of_beginning,
     "keep_similar": _of_search,
 }
 

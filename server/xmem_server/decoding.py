@@ -78,6 +78,11 @@ class Decoder:
         """The child's process id, while there is one."""
         return self._child.pid if self._child is not None else None
 
+    def start(self) -> None:
+        """Start the child, which takes a moment: who asks first need not wait for it."""
+        with self._lock:
+            self._living_child()
+
     def fetch_header(self, path: str, suffix: str) -> Header:
         """Give a picture file's header; no pixel is decoded."""
         answer, _ = self._ask(HeaderWanted(_absolute(path), suffix), path)

@@ -25,7 +25,7 @@ from xmem_protocol import (
 from xmem_server import __version__
 from xmem_server.plans import KeySource, MatteSource, PlateSource, PropagationPlan, SuggestionPlan
 
-RESULT_VERSION = 10  # of the way from plates and keys to mattes: raise it whenever mattes may come out otherwise
+RESULT_VERSION = 11  # of the way from plates and keys to mattes: raise it whenever mattes may come out otherwise
 _NOT_IN_IDENTITY = ("snapshot_every",)  # changes how a run can be resumed, never a pixel
 
 

@@ -333,3 +333,12 @@ def test_when_the_parents_side_is_imported_then_no_image_library_is():
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
+def test_when_a_decoder_is_started_then_its_child_is_there_before_the_first_file_and_takes_it(plate_path):
+    with Decoder() as decoder:
+        decoder.start()
+        child = decoder.process_id
+        assert child is not None
+        assert decoder.fetch_header(plate_path, ".exr").width == 60
+        assert decoder.process_id == child

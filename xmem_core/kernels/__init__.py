@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from xmem_core.kernels.beginning import begin
 from xmem_core.kernels.bottlenecks import FILTERS, GROUP, OUTPUTS, convolve_positions, widen_and_filter
 from xmem_core.kernels.compiling import LEAST, THREADS, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
@@ -45,6 +46,7 @@ __all__ = [
     "ZERO",
     "add_excess",
     "add_positive",
+    "begin",
     "can_take",
     "carry_pictures",
     "choose_best",
@@ -74,6 +76,12 @@ def compile_all() -> None:
     seen = np.zeros((1, 6, 6, GROUP), np.float32)
     widen_and_filter(maps, (weight[:1, :8].copy(), row), filters, (1, 1, 1), wide, seen)
     convolve_positions(maps[0, 0], (weight[0, :8].copy(), row), wide[0, 0, :0], wide[0, 0], 1)
+    begin(
+        np.zeros((1, 8, 8, 3), np.float32),
+        ((np.zeros((27, PADDED), np.float32), row), filters, (weight[0], row)),
+        wide,
+        1,
+    )
     convolve_to_one(maps, np.zeros((3, 24), np.float32), ZERO, LEAST, maps[..., 0].copy())
     widen(maps[0], maps[0])
     carry_pictures(maps[0], maps[0, :3], maps[0])

@@ -1,13 +1,18 @@
 """How loops that no library call has are compiled for this CPU, by Numba.
 
-Compiling takes seconds, once: what comes of it is kept on disk beside the loop's own file, or in the user's cache folder. Arrays are
-C-contiguous. Numba looks whether a loop's own file has changed, not whether this one, `vectors` or `products` have: who changes something here touches that one too. What a kernel gives does not depend on how many threads it runs on: each item is computed by one.
+Compiling takes seconds, once: what comes of it is kept on disk, beside these files or in the user's cache folder. Numba asks whether a loop's
+own file still says what it said, not whether what the loop is made of does, here, in `vectors` or in `products`: so what is kept lies in a
+folder named by what all these files say. Arrays are C-contiguous. What a kernel gives does not depend on how many threads it runs on: each
+item is computed by one.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +31,21 @@ THREADS = (
     torch.get_num_threads()
 )  # given to loops that divide their work by it: one that asks for it itself cannot be kept on disk
 config.NUMBA_NUM_THREADS = THREADS  # type: ignore[attr-defined]
+
+
+def name_cache_folder(sources: Path) -> Path:
+    """Give where loops of these sources are kept: beside them, or where nobody may write there, in the user's cache folder."""
+    said = hashlib.sha256()
+    for source in sorted(sources.glob("*.py")):
+        said.update(source.name.encode() + b"\0" + source.read_bytes())
+    name = f"loops-{said.hexdigest()[:16]}"
+    if os.access(sources, os.W_OK):
+        return sources / "__pycache__" / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmem" / name
+
+
+if not config.CACHE_DIR:  # type: ignore[attr-defined]  # else whoever set NUMBA_CACHE_DIR knows better
+    config.CACHE_DIR = str(name_cache_folder(Path(__file__).parent))  # type: ignore[attr-defined]
 
 ZERO, HALF, ONE, TWO = (np.float32(number) for number in (0, 0.5, 1, 2))
 LEAST = np.float32(-np.inf)

@@ -12,13 +12,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from xmem_core.kernels.compiling import Floats, called
+from xmem_core.kernels.compiling import Floats, Places, called
 from xmem_core.kernels.vectors import HAS_WIDE, INDEX, LANES, NOTHING, VECTOR, Lines, Vector, spread, written
 
 ROWS = 6  # of results at once: the left factor has a multiple of that
 # Products that are added up one after another, at most; such sums are then added. A long sum loses more of what is added last.
 _SUMMED = 128
 _WIDEST = 4 if HAS_WIDE else 2  # vectors of each row at once: these, and what they are made of, fill the registers
+_WIDEST_LIMITED = min(3, _WIDEST)  # as many as a group of channels has
+SIX = 6.0
 
 
 def _make_panel(width: int) -> Any:
@@ -30,10 +32,14 @@ def _make_panel(width: int) -> Any:
     @written
     def multiply_panel(_typing: Any, left: Any, row: Any, right: Any, column: Any, result: Any, term: Any) -> Any:
         def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-            lines = [Lines(context, builder, signature.args[i], values[i]) for i in (0, 2, 4)]
-            rows = [builder.add(values[1], INDEX(i)) for i in range(ROWS)]
-            columns = [builder.add(values[3], INDEX(i * LANES)) for i in range(width)]
-            _write_panel(builder, lines, (rows, columns), values[5])
+            factors = [Lines(context, builder, signature.args[i], values[i]) for i in (0, 2)]
+            target = Lines(context, builder, signature.args[4], values[4])
+            rows, columns = _count(builder, values[1], ROWS, 1), _count(builder, values[3], width, LANES)
+            sums, _ = _write_sums(builder, factors, (rows, columns), values[5])
+            for line, its_sums in zip(rows, sums, strict=True):
+                for first, total in zip(columns, its_sums, strict=True):
+                    there = _load_before(builder, target, (line, first), values[5])
+                    target.store(there + total, line, first)
             return context.get_dummy_value()
 
         return types.void(left, types.intp, right, types.intp, result, types.intp), write
@@ -41,11 +47,56 @@ def _make_panel(width: int) -> Any:
     return multiply_panel
 
 
-def _write_panel(
-    builder: ir.IRBuilder, factors_and_result: list[Lines], place: tuple[list[Any], list[Any]], term: Any
-) -> None:
-    """Write the loop along the factors' common dimension, and what is done with the sums that it leaves."""
-    left, right, result = factors_and_result
+def _make_limited_panel(width: int) -> Any:
+    """Give what does as `_make_panel`'s, but each row goes to a line of its own, and with the last term a bias is added, and ReLU6 taken."""
+
+    @written
+    def multiply_panel(_typing: Any, factors: Any, bias: Any, result: Any, places: Any, start: Any) -> Any:
+        def write(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+            both = [builder.extract_value(values[0], i) for i in range(2)]
+            pair = [Lines(context, builder, *each) for each in zip(signature.args[0], both, strict=True)]
+            added, target, lines = (Lines(context, builder, signature.args[i], values[i]) for i in (1, 2, 3))
+            row, column, term = (builder.extract_value(values[4], i) for i in range(3))
+            rows, columns = _count(builder, row, ROWS, 1), _count(builder, column, width, LANES)
+            sums, end = _write_sums(builder, pair, (rows, columns), term)
+            is_last = builder.icmp_signed("==", end, pair[0].sizes[-1])
+            biases = [added.load(INDEX(0), first) for first in columns]
+            targets = [lines.load_one(INDEX(0), row) for row in rows]
+            # All that is there is fetched before something is put there: rows may share a line.
+            raws = [
+                [
+                    _load_before(builder, target, (line, first), term) + total
+                    for first, total in zip(columns, its_sums, strict=True)
+                ]
+                for line, its_sums in zip(targets, sums, strict=True)
+            ]
+            for line, its_raws in zip(targets, raws, strict=True):
+                for first, raw, more in zip(columns, its_raws, biases, strict=True):
+                    limited = (raw + more).limit(SIX)
+                    target.store(Vector(builder, builder.select(is_last, limited.value, raw.value)), line, first)
+            return context.get_dummy_value()
+
+        return types.void(factors, bias, result, places, types.UniTuple(types.intp, 3)), write
+
+    return multiply_panel
+
+
+def _count(builder: ir.IRBuilder, first: Any, count: int, step: int) -> list[Any]:
+    """Give so many numbers from one on."""
+    return [builder.add(first, INDEX(i * step)) for i in range(count)]
+
+
+def _load_before(builder: ir.IRBuilder, target: Lines, place: tuple[Any, Any], term: Any) -> Vector:
+    """Give what earlier terms have added up to."""
+    is_first = builder.icmp_signed("==", term, INDEX(0))
+    return Vector(builder, builder.select(is_first, NOTHING, target.load(*place).value))
+
+
+def _write_sums(
+    builder: ir.IRBuilder, factors: list[Lines], place: tuple[list[Any], list[Any]], term: Any
+) -> tuple[list[list[Vector]], Any]:
+    """Write the loop along the factors' common dimension; give the sums that it leaves, and the term it ends before."""
+    left, right = factors
     rows, columns = place
     end = builder.add(term, INDEX(_SUMMED))
     end = builder.select(builder.icmp_signed("<", end, left.sizes[-1]), end, left.sizes[-1])
@@ -68,14 +119,11 @@ def _write_panel(
     step.add_incoming(following, loop)
     builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
     builder.position_at_end(after)
-    is_first = builder.icmp_signed("==", term, INDEX(0))
-    for row, its_sums in zip(rows, sums, strict=True):
-        for column, total in zip(columns, its_sums, strict=True):
-            there = builder.select(is_first, NOTHING, result.load(row, column).value)
-            result.store(Vector(builder, there) + Vector(builder, total), row, column)
+    return [[Vector(builder, total) for total in its_sums] for its_sums in sums], end
 
 
 _one, _two, _three, _four = (_make_panel(width) for width in range(1, 5))
+_limited_one, _limited_two, _limited_three = (_make_limited_panel(width) for width in range(1, 4))
 
 
 @called
@@ -100,6 +148,31 @@ def multiply(left: Floats, right: Floats, result: Floats) -> None:
                     _two(left, row, right, column, result, term)
                 else:
                     _one(left, row, right, column, result, term)
+        first += width
+
+
+@called
+def multiply_limited(left: Floats, weights: tuple[Floats, Floats], lines: Floats, places: Places) -> None:
+    """Put ReLU6 of left (T, K) times weight (K, N) plus bias (N,) into lines (..., M), M at least N: row t begins line places[t] of them.
+
+    T is a multiple of ROWS, N of PADDED and at most GROUP.
+    """
+    weight, bias = weights
+    vectors = weight.shape[1] // LANES
+    panels = -(-vectors // _WIDEST_LIMITED)
+    factors = left, weight
+    first = 0
+    for panel in range(panels):
+        width = -(-(vectors - first) // (panels - panel))
+        column = first * LANES
+        for term in range(0, left.shape[1], _SUMMED):
+            for row in range(0, left.shape[0], ROWS):
+                if width == 3:
+                    _limited_three(factors, bias, lines, places, (row, column, term))
+                elif width == 2:
+                    _limited_two(factors, bias, lines, places, (row, column, term))
+                else:
+                    _limited_one(factors, bias, lines, places, (row, column, term))
         first += width
 
 

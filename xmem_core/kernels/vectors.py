@@ -56,6 +56,12 @@ class Vector:
         constant = VECTOR([factor] * LANES)
         return Vector(self._builder, self._builder.fmul(self.value, constant, flags=_MATHS))
 
+    def limit(self, most: float) -> Vector:
+        """Give what of it is above 0, and a limit in place of what is above that."""
+        top = VECTOR([most] * LANES)
+        above = self._builder.select(self._builder.fcmp_ordered(">", self.value, NOTHING), self.value, NOTHING)
+        return Vector(self._builder, self._builder.select(self._builder.fcmp_ordered("<", above, top), above, top))
+
 
 class Lines:
     """An array's memory in a loop that is being written: C-contiguous, its last dimension being a line."""

@@ -84,8 +84,9 @@ class EngineLoop:
         place_network(model.network, device)
         gc.freeze()  # what is loaded stays: looking through it for garbage again and again took 3 % of a propagation
         self._memory = fetch_memory(device, self._memory)
-        self._channel.send(EngineReady(str(device), model.name, model.sha256))
         with Decoder(DecodeLimits(niceness=NICENESS)) as decoder:
+            decoder.start()
+            self._channel.send(EngineReady(str(device), model.name, model.sha256))
             while True:
                 plan = self._channel.next_plan(within=_PATIENCE)
                 if plan is None:

@@ -32,7 +32,7 @@ from xmem_server.worker.cache_folder import CacheFolder, digest
 BATCH_PIXELS = 2_000_000  # at most in one batch: larger pictures fill a device one by one
 KEY_FIELDS = ("key", "shrinkage", "selection")
 IMAGE = "image"
-_LAYOUT = 6  # of the files: raise it whenever they lie or are computed otherwise
+_LAYOUT = 7  # of the files: raise it whenever they lie or are computed otherwise
 
 
 @dataclass(frozen=True)
