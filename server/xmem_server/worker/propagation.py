@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -41,9 +40,6 @@ from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_prec
 
 log = logging.getLogger(__name__)
 _TRIM_EVERY = 50  # frames after which memory is given back: it is asked for again, a page at a time
-# Of pictures: up to so many, a second thread takes longer to wake than what torch does of a small network's steps. Nearly all of these are
-# in loops of our own, which have all threads.
-_SHARED_PIXELS = 1_000_000
 _LOOK_AHEAD = CARRIED_FRAMES  # frames encoded while others are propagated: as far as masks are carried back from a key
 
 
@@ -132,9 +128,6 @@ class PropagationJob:
         self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> PropagationJob:
-        height, width = self._encoding.shape
-        if self._device.type == "cpu" and self._engine.network.follows_motion and height * width <= _SHARED_PIXELS:
-            self._contexts.enter_context(_torch_on_one_thread())
         for part in (self._writer, self._motion, self._cache):  # left the other way round: motion waits for features
             self._contexts.enter_context(part)
         return self
@@ -284,17 +277,6 @@ class PropagationJob:
             f"colour: {self._describe_colour()}; permanent memory: {settings.permanent}, "
             f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{need}{short}"
         )
-
-
-@contextlib.contextmanager
-def _torch_on_one_thread() -> Iterator[None]:
-    """Have torch work on one thread here, and on those that begin meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def digest_mask(mask: Tensor) -> str:
