@@ -6,6 +6,10 @@ import torch.nn.functional as F
 
 from xmem_core.bottleneck import begin, make_beginning
 from xmem_core.compact import FRONT_ROWS, CompactKeyEncoder
+from xmem_core.convolution import tile_convolutions
+from xmem_core.engine import Engine
+from xmem_core.memory import MemoryPolicy
+from xmem_core.weights import load_model
 
 
 @pytest.mark.parametrize("rows", [4, FRONT_ROWS, FRONT_ROWS + 4, 3 * FRONT_ROWS - 8])
@@ -39,3 +43,25 @@ def test_when_a_picture_is_begun_alone_then_its_maps_are_the_same_to_the_last_bi
     images = torch.randn(3, 3, 60, 88)
     together = begin(images, weights)
     assert all(torch.equal(begin(images[i : i + 1], weights)[0], together[i]) for i in range(3))
+
+
+@pytest.fixture
+def few_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [(64, 160), (112, 64), (130, 202)])
+def test_when_a_picture_is_encoded_by_loops_then_its_features_do_not_depend_on_torch_threads(few_threads, size):
+    network = load_model("compact").network
+    tile_convolutions(network)
+    engine = Engine(network, MemoryPolicy())
+    image, found = torch.rand(1, 3, *size), []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        found.append(engine.encode(image)[0].features)
+    several, one = found
+    for name in ("key", "shrinkage", "selection"):
+        assert torch.equal(getattr(several, name), getattr(one, name))
+    assert all(torch.equal(several.maps[name], one.maps[name]) for name in network.map_names)

@@ -19,7 +19,7 @@ from xmem_protocol import (
     StartPropagation,
 )
 from xmem_server.decoding import Decoder
-from xmem_server.plans import PREVIEW_FRAMES, EngineMatte, MatteSource
+from xmem_server.plans import PREVIEW_FRAMES, EngineMatte, EngineProgress, MatteSource
 from xmem_server.worker.preview import measure_change, plan_sides
 from xmem_server.worker.propagation import run_propagation
 
@@ -202,3 +202,31 @@ def test_when_a_session_with_provisional_mattes_is_deleted_then_their_files_go_t
     provisional = next(event for event in house.finish(job) if type(event) is MatteProvisional)
     house.ask(DeleteSession("roto"))
     assert not house.store.file_path(provisional.files[0].sha256).exists()
+
+
+# ---------------------------------------------------------------------------------------------------- and its threads
+
+
+class ThreadCounter(Listener):
+    """A channel that keeps on how many threads torch worked when a stage was said."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = set()
+
+    def send(self, event):
+        super().send(event)
+        if isinstance(event, EngineProgress):
+            self.counts.add(torch.get_num_threads())
+
+
+def test_when_a_small_shot_is_propagated_then_torch_keeps_to_one_thread_until_its_end(tools, scene, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        channel = ThreadCounter()
+        run_propagation(plan_of(tmp_path, *scene), *tools, channel)
+        assert channel.counts == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

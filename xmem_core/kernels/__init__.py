@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+import xmem_core.kernels.threads  # noqa: F401  # before Numba
 from xmem_core.kernels.beginning import begin
 from xmem_core.kernels.bottlenecks import FILTERS, GROUP, OUTPUTS, convolve_positions, widen_and_filter
-from xmem_core.kernels.compiling import LEAST, THREADS, ZERO, can_take, compiled, lay_channels_last
+from xmem_core.kernels.compiling import LEAST, ZERO, can_take, compiled, lay_channels_last
 from xmem_core.kernels.pictures import (
     LEAST_PROBABILITY,
     LUMA,
@@ -26,6 +27,7 @@ from xmem_core.kernels.rows import (
     choose_best,
     keep_similar,
 )
+from xmem_core.kernels.threads import THREADS
 from xmem_core.kernels.tiles import SEEN, TILE, convolve_tiles, convolve_to_one
 from xmem_core.kernels.vectors import PADDED, padded
 

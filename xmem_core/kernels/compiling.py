@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import config, njit
+from numba import config, get_num_threads, njit
+
+from xmem_core.kernels.threads import THREADS
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -27,10 +29,10 @@ Places = npt.NDArray[np.int64]
 _Kernel = Callable[..., None]
 
 config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # torch's own: whichever loads OpenMP first, both use the same threads
-THREADS = (
-    torch.get_num_threads()
-)  # given to loops that divide their work by it: one that asks for it itself cannot be kept on disk
-config.NUMBA_NUM_THREADS = THREADS  # type: ignore[attr-defined]
+# A thread that begins Numba's threads is told by Numba how many it has, and torch would have as many there as well: on how many threads
+# torch works changes the last bits of what it gives. So they begin here, and torch is told its own number again.
+get_num_threads()
+torch.set_num_threads(THREADS)
 
 
 def name_cache_folder(sources: Path) -> Path:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +41,10 @@ from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_prec
 
 log = logging.getLogger(__name__)
 _TRIM_EVERY = 50  # frames after which memory is given back: it is asked for again, a page at a time
+# Of pictures: up to so many, a second thread takes longer to wake than what torch does of a small network's steps. Nearly all of these are
+# in loops of our own, which have all threads. What is narrower torch encodes, and suggestions, which have all threads, would find other
+# last bits.
+_SHARED_PIXELS, _SHARED_SIDE = 1_000_000, 64
 _LOOK_AHEAD = CARRIED_FRAMES  # frames encoded while others are propagated: as far as masks are carried back from a key
 
 
@@ -128,6 +133,8 @@ class PropagationJob:
         self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> PropagationJob:
+        if self._is_in_short_steps():
+            self._contexts.enter_context(_torch_on_one_thread())
         for part in (self._writer, self._motion, self._cache):  # left the other way round: motion waits for features
             self._contexts.enter_context(part)
         return self
@@ -136,6 +143,13 @@ class PropagationJob:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._contexts.__exit__(kind, error, trace)
+
+    def _is_in_short_steps(self) -> bool:
+        """Say whether torch works alone: loops of our own encode, and what is left to torch is little."""
+        height, width = self._encoding.shape
+        is_small = height * width <= _SHARED_PIXELS and self._engine.network.follows_motion
+        is_ours = self._device.type == "cpu" and self._engine.precision == torch.float32
+        return is_small and is_ours and min(self._encoding.working) >= _SHARED_SIDE
 
     def annotate(self) -> None:
         """Put every key into permanent memory, in frame order."""
@@ -277,6 +291,17 @@ class PropagationJob:
             f"colour: {self._describe_colour()}; permanent memory: {settings.permanent}, "
             f"{len(self._keys)} keyed frames; {self._cache.encoded_count} frames encoded{skipped}{need}{short}"
         )
+
+
+@contextlib.contextmanager
+def _torch_on_one_thread() -> Iterator[None]:
+    """Have torch work on one thread here, and on those that begin meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def digest_mask(mask: Tensor) -> str:
