@@ -235,15 +235,19 @@ class FeatureCache(BackgroundOwner):
         return found
 
     def _encode_images(self, images: dict[int, Tensor]) -> dict[int, FrameFeatures]:
-        """Give the features of images (H, W, 3) by frame, and keep them."""
+        """Give the features of images (H, W, 3) by frame, and keep them.
+
+        On a CPU as their files have them: kept where they were computed, they would leave holes among what comes and goes meanwhile.
+        """
         if not images:
             return {}
         batch = torch.stack(list(images.values())).to(self._device).permute(0, 3, 1, 2)  # (B, 3, H, W)
         self.encoded_count += len(images)
-        found = dict(zip(images, self._engine.encode(batch), strict=True))
-        for frame, features in found.items():
+        found = {}
+        for frame, features in zip(images, self._engine.encode(batch), strict=True):
             self._folder.save(self.name(frame), _as_tensors(features))
-            self._keep(frame, features)
+            stored = self._load(frame) if self._device.type == "cpu" else None
+            found[frame] = stored or self._keep(frame, features)
         return found
 
     def _find(self, frame: int) -> FrameFeatures | None:

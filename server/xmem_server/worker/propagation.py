@@ -40,7 +40,7 @@ from xmem_server.worker.row_cache import RowCache
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
-_TRIM_EVERY = 50  # frames after which memory is given back: it is asked for again, a page at a time
+_TRIM_EVERY = 25  # frames after which memory is given back: it is asked for again, a page at a time
 # Of pictures: up to so many, a second thread takes longer to wake than what torch does of a small network's steps. Nearly all of these are
 # in loops of our own, which have all threads. What is narrower torch encodes, and suggestions, which have all threads, would find other
 # last bits.
