@@ -27,11 +27,12 @@ import contextlib
 import difflib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import PyOpenColorIO as OpenColorIO
@@ -152,18 +153,26 @@ def convert_channel(transform: ColourTransform, channel: npt.NDArray[Any]) -> Pi
 
     For DISPLAY and LINEAR that is all; for OCIO the numbers are only made float and finite, and ``convert_pixels``
     follows. Values of 8 and 16 bit and half files go through a table, which is exact: they have 65536 values at most.
+    8-bit channels may be given together, (H, W, 3), which takes less time.
     """
-    convert = {DISPLAY: _clip, LINEAR: encode_linear, OCIO: _finite}[transform.method]
-    if channel.dtype in (np.uint8, np.uint16):
-        top = np.float32(np.iinfo(channel.dtype).max)
-        return convert(np.arange(top + 1, dtype=np.float32) / top)[channel]
-    if channel.dtype == np.float16:
-        every_half = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
-        return convert(every_half)[np.ascontiguousarray(channel).view(np.uint16)]
+    if channel.dtype == np.uint8:
+        return np.asarray(cv2.LUT(np.ascontiguousarray(channel), _fetch_table(transform.method, "uint8")), np.float32)
+    if channel.dtype in (np.uint16, np.float16):
+        codes = np.ascontiguousarray(channel).view(np.uint16)
+        return _fetch_table(transform.method, channel.dtype.name).take(codes)
     result = np.empty(channel.shape, np.float32)
     for rows in _strips(channel.shape[0]):
-        result[rows] = convert(channel[rows].astype(np.float32))
+        result[rows] = _CONVERSIONS[transform.method](channel[rows].astype(np.float32))
     return result
+
+
+@functools.lru_cache(maxsize=9)
+def _fetch_table(method: str, samples: str) -> Pixels:
+    """Give what each value of uint8, uint16 or float16 samples becomes, by its bits; not to be written to."""
+    if samples == "float16":
+        return _CONVERSIONS[method](np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32))
+    top = np.float32(np.iinfo(samples).max)
+    return _CONVERSIONS[method](np.arange(top + 1, dtype=np.float32) / top)
 
 
 def convert_pixels(transform: ColourTransform, pixels: Pixels) -> Pixels:
@@ -190,6 +199,9 @@ def _clip(pixels: Pixels) -> Pixels:
 def _finite(pixels: npt.NDArray[Any]) -> Pixels:
     known = np.nan_to_num(pixels.astype(np.float32, copy=False), nan=0.0)
     return np.clip(known, -_HALF_MAX, _HALF_MAX)
+
+
+_CONVERSIONS: dict[str, Callable[[npt.NDArray[Any]], Pixels]] = {DISPLAY: _clip, LINEAR: encode_linear, OCIO: _finite}
 
 
 def _config_names() -> tuple[str, ...]:

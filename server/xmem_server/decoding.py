@@ -38,6 +38,7 @@ from xmem_server.headers import FLOAT, Alpha, DecodeLimits, Header, MaskSurvey, 
 from xmem_server.pipes import MAX_ATTACHMENT_BYTES, read_answer, write_answer
 
 DEFAULT_LIMITS = DecodeLimits()
+PIPE_BYTES = 1024 * 1024  # of the system's own buffer, where it can be said: pixels cross it in fewer pieces
 _EXIT_SECONDS = 2.0  # between the end of a dying child's pipe and its own
 # A library that runs out of memory aborts, faults or exits; these are other people's doing (by number: Windows has fewer).
 _KILLED_FROM_OUTSIDE = frozenset(
@@ -279,6 +280,7 @@ def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
+        pipesize=PIPE_BYTES,
     )
 
 

@@ -81,8 +81,10 @@ def paste_window(pixels: npt.NDArray[Any], header: Header, canvas: npt.NDArray[A
 
 
 def _display_plate(channels: Channels, header: Header, transform: ColourTransform) -> npt.NDArray[np.float32]:
-    names = "RGB" if "R" in channels else "YYY"
+    found = [channels[name] for name in ("RGB" if "R" in channels else "YYY")]
+    if all(channel.dtype == np.uint8 for channel in found) and header.data_window == header.display_window:
+        return convert_pixels(transform, convert_channel(transform, np.stack(found, 2)))
     pixels = np.zeros((header.height, header.width, 3), np.float32)
-    for at, name in enumerate(names):
-        paste_window(convert_channel(transform, channels[name]), header, pixels[..., at])
+    for at, channel in enumerate(found):
+        paste_window(convert_channel(transform, channel), header, pixels[..., at])
     return convert_pixels(transform, pixels)

@@ -75,6 +75,17 @@ def test_when_a_file_has_whole_numbers_then_auto_leaves_them_display_referred(ki
     np.testing.assert_array_equal(convert_channel(transform, wide), np.array([[0, 0.2, 1]], np.float32))
 
 
+@pytest.mark.parametrize("colorspace", ["auto", "ACEScg"])
+def test_when_channels_of_8_bit_are_converted_together_then_each_gets_what_it_gets_alone(colorspace):
+    levels = np.random.default_rng(5).permutation(np.arange(256 * 3) % 256).astype(np.uint8).reshape(16, 16, 3)
+    transform = fetch_transform(colorspace, INTEGER)
+    together = convert_channel(transform, levels)
+    assert together.dtype == np.float32
+    for at in range(3):
+        np.testing.assert_array_equal(together[..., at], convert_channel(transform, levels[..., at]))
+        np.testing.assert_array_equal(together[..., at], levels[..., at].astype(np.float32) / np.float32(255))
+
+
 def test_when_a_float_file_is_display_referred_then_it_is_only_clipped():
     assert _convert("display", FLOAT, [0.25, 1.5, -0.5]).tolist() == [0.25, 1, 0]
     assert _convert("display", FLOAT, [np.nan, np.inf, -np.inf]).tolist() == [0, 1, 0]

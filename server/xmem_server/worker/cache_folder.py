@@ -77,7 +77,10 @@ class CacheFolder:
         for status, path in entries:
             if self._total <= self._budget * 0.9:
                 return
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                continue  # Windows: somebody is reading it
             self._total -= status.st_size
 
     def _list(self) -> list[tuple[os.stat_result, Path]]:
