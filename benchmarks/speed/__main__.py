@@ -58,19 +58,17 @@ def run_child(module: str, arguments: list[str], *, is_engine: bool = False) -> 
 
 def measure_shot(settings: SpeedSettings, objects: int, work: Path, device: str) -> Figures:
     """Give both columns of the whole shot, and the ratios."""
-    shared = ["--frames", settings.frames, "--objects", objects, "--keys", settings.keys]
-    count = settings.count if objects == 1 else 0  # a suggestion looks at all objects together: it costs the same
+    shared = ["--frames", settings.frames, "--objects", objects, "--keys", settings.keys, "--count", settings.count]
     turns: dict[str, list[Figures]] = {"plain": [], "ours": []}
     for turn in range(settings.turns):
         for name, figures in turns.items():
             folder = work / f"{name}-{objects}-{turn}"
-            options = [name, "--work", folder, *shared, "--count", count, "--device", device]
+            options = [name, "--work", folder, *shared, "--device", device]
             figures.append(run_child("benchmarks.speed.columns", [str(option) for option in options]))
     columns = {name: _take_least(figures) for name, figures in turns.items()}
     plain, ours = columns["plain"], columns["ours"]
     ratios = {name: plain["propagation"] / ours[name] for name in RATIOS[:3]}
-    if count:
-        ratios["suggestion"] = plain["suggestion"] / ours["suggestion"]
+    ratios["suggestion"] = plain["suggestion"] / ours["suggestion"]
     return {"objects": objects, **columns, "ratios": ratios, "turns": turns}
 
 
@@ -126,9 +124,10 @@ def write_shots(shots: list[Figures]) -> list[str]:
             lines.append(
                 f"| {words} | {shot['objects']} | {plain['propagation']:.1f} | {ours[name]:.2f} | {ratio:.1f} |"
             )
-        if ours["suggestion"]:
-            ratio = plain["suggestion"] / ours["suggestion"]
-            lines.append(f"| suggestion | all | {plain['suggestion']:.1f} | {ours['suggestion']:.2f} | {ratio:.1f} |")
+        lines.append(
+            f"| suggestion | {shot['objects']} | {plain['suggestion']:.1f} | {ours['suggestion']:.2f} | "
+            f"{shot['ratios']['suggestion']:.1f} |"
+        )
         overlap = ours["preview_overlap"]
         lines.append(
             f"| preview: {ours['preview_frames']} frames, J against exact {100 * overlap['mean']:.1f} (least "

@@ -124,9 +124,7 @@ def measure_plain(options: argparse.Namespace, shot: SpeedShot) -> Figures:
         run.run(tuple(shot.plates), plain.fetch_keys(keyed), plain.save)
         round_seconds = time.monotonic() - began
         began = time.monotonic()
-        suggested = []
-        if options.count:
-            suggested = suggest_plain(lambda frame: run.encode(frame)[1], plain.masks, keyed, options.count)
+        suggested = suggest_plain(lambda frame: run.encode(frame)[1], plain.masks, keyed, options.count)
         suggestion_seconds = time.monotonic() - began
     return {
         "propagation": round_seconds,
@@ -204,7 +202,7 @@ def measure_ours(options: argparse.Namespace, shot: SpeedShot) -> Figures:
     plan = fetch_propagation(shot, options.work, "first", keyed)
     first = time_plan(engine, plan)
     before = keep_mattes(first, options.work / "stored")
-    suggestion = time_plan(engine, fetch_suggestion(plan, "suggest", before, options.count)) if options.count else None
+    suggestion = time_plan(engine, fetch_suggestion(plan, "suggest", before, options.count))
     elsewhere = tuple(sorted({*keyed, middle - len(shot.plates) // 5}))
     second = time_plan(engine, fetch_propagation(shot, options.work, "second", elsewhere))
     corrected = fetch_propagation(shot, options.work, "playhead", tuple(sorted({*keyed, middle})), (middle,), before)
@@ -215,7 +213,7 @@ def measure_ours(options: argparse.Namespace, shot: SpeedShot) -> Figures:
     new = [frame for frame in provisional if frame != middle]
     with Decoder() as decoder:
         overlaps = [measure_overlap(decoder, provisional[f][1], exact[f][1]) for f in new]
-    found = [e for _, e in suggestion.said if isinstance(e, EngineSuggestions)] if suggestion else []
+    found = [event for _, event in suggestion.said if isinstance(event, EngineSuggestions)]
     return {
         "first_propagation": first.total,
         "second_propagation_exact": second.total,
@@ -225,7 +223,7 @@ def measure_ours(options: argparse.Namespace, shot: SpeedShot) -> Figures:
         "with_preview": looked.total,
         "preview_frames": len(provisional),
         "preview_overlap": {"mean": sum(overlaps) / len(overlaps), "least": min(overlaps)},
-        "suggestion": suggestion.total if suggestion else 0.0,
+        "suggestion": suggestion.total,
         "suggested": [one.frame for event in found for one in event.suggestions],
         "peak_mib": peak,
     }
@@ -239,7 +237,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--objects", type=int, required=True)
     parser.add_argument("--keys", type=int, required=True)
-    parser.add_argument("--count", type=int, required=True, help="frames to suggest; 0 leaves that out")
+    parser.add_argument("--count", type=int, required=True, help="frames to suggest")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
