@@ -75,11 +75,14 @@ class Carrier:
         given = self._annotation(self._frames[key])
         masks = torch.stack(list(given.values()))[None]
         trust = torch.ones_like(masks[:, :1])  # of a whole way, the same for all objects
+        # All in one piece: one by one they would lie between what comes and goes meanwhile, and leave holes behind.
+        shape = (key - until, len(given) + 1, *masks.shape[-2:])
+        levels = torch.empty(shape, dtype=torch.uint8, device=masks.device)
         for position in range(key - 1, until - 1, -1):
             motion = self._motion(self._frames[position], self._frames[position + 1])
             if motion is None:
                 return
             masks, trust = carry(masks, trust, motion.to_earlier.to(masks.device)[None])
-            levels = torch.empty((len(given) + 1, *masks.shape[-2:]), dtype=torch.uint8, device=masks.device)
-            levels[:-1], levels[-1:] = (masks[0] * _LEVELS).round_(), (trust[0] * _LEVELS).round_()
-            self._waiting[position] = (tuple(given), levels)
+            here = levels[position - until]
+            here[:-1], here[-1:] = (masks[0] * _LEVELS).round_(), (trust[0] * _LEVELS).round_()
+            self._waiting[position] = (tuple(given), here)

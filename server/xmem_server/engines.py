@@ -29,7 +29,7 @@ START_SECONDS = 600.0  # importing torch and loading weights from a slow share
 _CLOSE_SECONDS = 5.0
 _STARTS_AGAIN = 2  # of an engine that is killed while it starts
 # For the engine alone. The allocator: glibc gives each large tensor fresh pages, and having those mapped costs more than computing on them
-# (encoding was three times faster without, docs/performance.md). What it keeps it gives back every 25 frames and at the end of each
+# (encoding was three times faster without, docs/performance.md). What it keeps it gives back when it adds up and at the end of each
 # job. Larger ones than any at the models' own sizes do get their own: kept, they would leave holes that the next ones do not fit in, a
 # gigabyte of them at 1080 lines. One arena: a thread's own would keep pages of its own, and gives large tensors fresh ones again.
 # NumPy's OpenBLAS: after a product its second thread spins for a while, which took a fifth of the processor from the propagation;

@@ -6,9 +6,7 @@ artist's to lower, so no step does that.
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,6 +16,7 @@ from xmem_core.affinity import BLOCK_VALUES
 from xmem_core.memory import Footprint
 from xmem_protocol import OUT_OF_MEMORY, ServerError
 from xmem_server.worker.features import FeatureBudget
+from xmem_server.worker.host_memory import trim_host_memory
 
 _SMALL_BLOCK = BLOCK_VALUES // 16
 _SMALL_HOST_BYTES = 32 * 1024**2
@@ -102,13 +101,6 @@ def release_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     trim_host_memory()
-
-
-def trim_host_memory() -> None:
-    """Give back to the system the pages that the allocator keeps between tensors that are in use: they add up over a long shot."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:  # glibc keeps freed pages for the next tensors otherwise; other C libraries have no such call
-        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

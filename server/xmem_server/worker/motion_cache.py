@@ -82,7 +82,8 @@ class MotionCache(BackgroundOwner):
         measured = measure_motion(*pictures)
         tensors = {name: torch.from_numpy(each).half() for name, each in zip(FIELDS, measured, strict=True)}
         self._folder.save(self._name(pair), tensors)
-        return PairMotion(**tensors)
+        # As its file has it: kept where it was computed, it would leave a hole among what comes and goes meanwhile.
+        return self._load(pair) or PairMotion(**tensors)
 
     def _fetch_grey(self, frame: int) -> npt.NDArray[np.uint8]:
         """Give a frame as the flow sees it: (H, W) grey, from what is kept with its features."""

@@ -30,9 +30,10 @@ from xmem_server.storage import sync_file, sync_folder
 from xmem_server.worker.cache_folder import CacheFolder
 from xmem_server.worker.channel import Channel
 from xmem_server.worker.features import FeatureCache
+from xmem_server.worker.host_memory import HostMemory
 from xmem_server.worker.matte_summary import SummaryCache, fetch_key_size
 from xmem_server.worker.matte_writer import KeyAlphas, MatteWriter
-from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory, trim_host_memory
+from xmem_server.worker.memory_ladder import MemoryLadder, is_out_of_memory, release_memory
 from xmem_server.worker.motion_cache import MotionCache
 from xmem_server.worker.preview import BeforeMattes, Preview
 from xmem_server.worker.reporting import JobPausedError, Reporter
@@ -40,7 +41,6 @@ from xmem_server.worker.row_cache import RowCache
 from xmem_server.worker.settings import fetch_encoding, fetch_policy, fetch_precision, fetch_working_size
 
 log = logging.getLogger(__name__)
-_TRIM_EVERY = 25  # frames after which memory is given back: it is asked for again, a page at a time
 # Of pictures: up to so many, a second thread takes longer to wake than what torch does of a small network's steps. Nearly all of these are
 # in loops of our own, which have all threads. What is narrower torch encodes, and suggestions, which have all threads, would find other
 # last bits.
@@ -194,6 +194,7 @@ class PropagationJob:
         settings, frames = self._plan.settings, self._frames
         propagation = self._engine.start(frames, self._motion.fetch, self._rows)
         self._resume(propagation)
+        host_memory = HostMemory()
         looked = propagation.position  # all frames before it are being encoded
         for position in range(propagation.position, len(frames)):
             frame = frames[position]
@@ -210,8 +211,7 @@ class PropagationJob:
             result = propagation.step(encoded)
             if frame not in finished:
                 self._writer.put(result, finished)
-            if (position + 1) % _TRIM_EVERY == 0:
-                trim_host_memory()
+            host_memory.look()
             is_paused = self._channel.paused(self._plan.job)
             if position + 1 < len(frames) and (is_paused or (position + 1) % settings.snapshot_every == 0):
                 self._writer.drain()  # a snapshot stands for frames that are finished
