@@ -20,23 +20,32 @@ def _leave_holes(mebibytes: int) -> list[bytes]:
     return pieces[::50]
 
 
+def _look(memory: HostMemory) -> None:
+    """Look as often as it takes for what is there to count as being there to stay."""
+    for _ in range(10):
+        memory.look()
+
+
 def test_when_unused_memory_adds_up_then_it_is_given_back():
     memory = HostMemory()
+    _look(memory)
     before = private_bytes()
     left = _leave_holes(200)
     held = private_bytes()
     memory.look()
+    assert held - private_bytes() < 8 * MEBIBYTE  # it may be gone at the next look
+    _look(memory)
     assert left
     assert held - before > 150 * MEBIBYTE  # else there was nothing to give back
     assert private_bytes() - before < 50 * MEBIBYTE
 
 
 def test_when_little_was_left_unused_then_it_is_kept_for_what_comes_next():
-    HostMemory().look()
     memory = HostMemory()
+    _look(memory)
     left = _leave_holes(60)
     held = private_bytes()
-    memory.look()
+    _look(memory)
     assert left
     assert held - private_bytes() < 8 * MEBIBYTE
 
