@@ -52,7 +52,7 @@ class NetworkCosts:
 
 
 COSTS = {
-    "compact": NetworkCosts(505 * 1024**2, 11.0, 155.0, 5.0, 0.0, 4.8, 3.4),
+    "compact": NetworkCosts(540 * 1024**2, 11.3, 77.0, 9.0, 28.6, 5.1, 2.7),
     "xmem": NetworkCosts(1600 * 1024**2, 130.0, 60.0, 300.0, 40.0, 75.0, 0.0),
 }
 
