@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ from xmem_server.headers import FLOAT, Alpha, DecodeLimits, Header, MaskSurvey, 
 from xmem_server.pipes import MAX_ATTACHMENT_BYTES, read_answer, write_answer
 
 DEFAULT_LIMITS = DecodeLimits()
-PIPE_BYTES = 1024 * 1024  # of the system's own buffer, where it can be said: pixels cross it in fewer pieces
+_PIPE_BYTES = 1024 * 1024  # of the system's own buffer: pixels cross it in fewer pieces
 _EXIT_SECONDS = 2.0  # between the end of a dying child's pipe and its own
 # A library that runs out of memory aborts, faults or exits; these are other people's doing (by number: Windows has fewer).
 _KILLED_FROM_OUTSIDE = frozenset(
@@ -274,14 +274,25 @@ def _start_child(limits: DecodeLimits) -> subprocess.Popen[bytes]:
     }
     command = [sys.executable, "-m", "xmem_server.decode_process"]
     options = {"--memory": limits.memory_bytes, "--pixels": limits.max_pixels, "--niceness": limits.niceness}
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [*command, *(str(word) for pair in options.items() for word in pair)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        pipesize=PIPE_BYTES,
     )
+    for pipe in (child.stdin, child.stdout):
+        _widen(pipe)
+    return child
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Give a pipe a larger buffer, where the system has that and allows it."""
+    if sys.platform == "linux" and pipe is not None:
+        import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+        with contextlib.suppress(OSError):  # one user's pipes may take so much together
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _fetch_samples(alphas: Sequence[Alpha]) -> str:

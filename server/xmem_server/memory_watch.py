@@ -31,22 +31,23 @@ class StartedAgain:
 
 def resident_bytes(process: int | str = "self") -> int:
     """Give the memory a process holds, this one by default, in bytes; 0 where the system does not say (only Linux does)."""
-    return _read_pages(process)[0] * os.sysconf("SC_PAGE_SIZE")
+    return _read_bytes(process)[0]
 
 
 def private_bytes() -> int:
     """Give what of this process's memory is no file's, in bytes; 0 where the system does not say."""
-    resident, shared = _read_pages("self")
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    resident, shared = _read_bytes("self")
+    return resident - shared
 
 
-def _read_pages(process: int | str) -> tuple[int, int]:
-    """Give how many pages a process holds, and how many of them are of files."""
+def _read_bytes(process: int | str) -> tuple[int, int]:
+    """Give the memory a process holds, and how much of it is of files."""
     try:
         pages = Path(f"/proc/{process}/statm").read_text("ascii").split()
-        return int(pages[1]), int(pages[2])
+        resident, shared = int(pages[1]), int(pages[2])
     except (OSError, IndexError):
         return 0, 0
+    return resident * os.sysconf("SC_PAGE_SIZE"), shared * os.sysconf("SC_PAGE_SIZE")
 
 
 def start_again(carried: StartedAgain) -> NoReturn:
