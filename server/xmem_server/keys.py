@@ -12,8 +12,8 @@ import numpy.typing as npt
 from xmem_protocol import InputError
 from xmem_server.exr import fetch_exr_channel, fetch_exr_header
 from xmem_server.file_kinds import EXR, JPEG, MOVIE, PNG, fetch_file_kind
-from xmem_server.headers import MAX_LABELS, DecodeLimits, Header, MaskSurvey, display_name
-from xmem_server.plates import DEFAULT_LIMITS, paste_window
+from xmem_server.headers import MAX_LABELS, DecodeLimits, MaskSurvey, display_name
+from xmem_server.plates import DEFAULT_LIMITS, on_display_window
 from xmem_server.png_index import PALETTE, fetch_indices, read_png_header
 from xmem_server.stills import Channels, fetch_still_channels, read_file_bytes
 
@@ -79,7 +79,7 @@ def _fetch_channel_alpha(path: Path, file_kind: str, channel: str, limits: Decod
     alpha = stored.astype(np.float32)
     if stored.dtype in (np.uint8, np.uint16):
         alpha /= np.float32(np.iinfo(stored.dtype).max)
-    return _checked(_on_display_window(alpha, header), name)
+    return _checked(on_display_window(alpha, header), name)
 
 
 def _choose_channel(channels: tuple[str, ...], wanted: str, name: str) -> str:
@@ -106,14 +106,6 @@ def _checked(alpha: Alpha, name: str) -> Alpha:
             f"{name} has an alpha from {low:.4g} to {high:.4g}; 0 to 1 was wanted. Clamp it and render the key again."
         )
     return np.clip(alpha, 0, 1)
-
-
-def _on_display_window(alpha: Alpha, header: Header) -> Alpha:
-    if header.data_window == header.display_window:
-        return alpha
-    canvas = np.zeros((header.height, header.width), np.float32)
-    paste_window(alpha, header, canvas)
-    return canvas
 
 
 def _fetch_index_alpha(path: Path, file_kind: str, index: int, limits: DecodeLimits) -> Alpha:

@@ -71,8 +71,17 @@ class PlateReader:
         return self._video.header, {name: picture[..., at] for at, name in enumerate("RGB")}
 
 
-def paste_window(pixels: npt.NDArray[Any], header: Header, canvas: npt.NDArray[Any]) -> None:
-    """Write HxW pixels of the data window to where they lie on a canvas of the display window's size."""
+def on_display_window(pixels: npt.NDArray[Any], header: Header) -> npt.NDArray[Any]:
+    """Give HxW or HxWx3 pixels of the data window on the display window, 0 elsewhere; the same array where the windows are the same."""
+    if header.data_window == header.display_window:
+        return pixels
+    canvas = np.zeros((header.height, header.width, *pixels.shape[2:]), pixels.dtype)
+    _paste_window(pixels, header, canvas)
+    return canvas
+
+
+def _paste_window(pixels: npt.NDArray[Any], header: Header, canvas: npt.NDArray[Any]) -> None:
+    """Write pixels of the data window to where they lie on a canvas of the display window's size."""
     data, display = header.data_window, header.display_window
     both = data.intersection(display)
     if both is not None:
@@ -82,9 +91,10 @@ def paste_window(pixels: npt.NDArray[Any], header: Header, canvas: npt.NDArray[A
 
 def _display_plate(channels: Channels, header: Header, transform: ColourTransform) -> npt.NDArray[np.float32]:
     found = [channels[name] for name in ("RGB" if "R" in channels else "YYY")]
-    if all(channel.dtype == np.uint8 for channel in found) and header.data_window == header.display_window:
-        return convert_pixels(transform, convert_channel(transform, np.stack(found, 2)))
+    if all(channel.dtype == np.uint8 for channel in found):
+        together = convert_channel(transform, np.stack(found, 2))
+        return convert_pixels(transform, on_display_window(together, header))
     pixels = np.zeros((header.height, header.width, 3), np.float32)
     for at, channel in enumerate(found):
-        paste_window(convert_channel(transform, channel), header, pixels[..., at])
+        _paste_window(convert_channel(transform, channel), header, pixels[..., at])
     return convert_pixels(transform, pixels)

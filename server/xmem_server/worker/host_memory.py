@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections import deque
 
@@ -19,7 +20,7 @@ class HostMemory:
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque(maxlen=_LOOKS)
-        self._least: int | None = None
+        self._least = math.inf
 
     def look(self) -> None:
         """Give back what is not used, if memory has grown by so much since that was done. Where the system does not say, nothing happens."""
@@ -27,11 +28,11 @@ class HostMemory:
         if len(self._recent) < _LOOKS:
             return
         held = min(self._recent)
-        self._least = held if self._least is None else min(self._least, held)
+        self._least = min(self._least, held)
         if held - self._least > _MOST_GROWTH:
             trim_host_memory()
             self._recent.clear()
-            self._least = None
+            self._least = math.inf
 
 
 def trim_host_memory() -> None:
