@@ -6,7 +6,7 @@ forward pass: position, working and long-term memory, sensory memory. The only m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +33,15 @@ class FrameFeatures:
     """
 
     features: ImageFeatures
+    image: Tensor
+    canvas: Canvas
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """One image as the network takes it, (1, 3, h, w), with what is kept of it beside its features and how masks lie (`FrameFeatures`)."""
+
+    seen: Tensor
     image: Tensor
     canvas: Canvas
 
@@ -96,19 +105,25 @@ class Engine:
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[FrameFeatures]:
         """Give the features of each image of (B, 3, H, W), RGB display-referred 0..1, on the network's device."""
-        config = self.network.config
-        canvas = self.canvas_for(*images.shape[-2:])
+        return self.encode_seen([self.see(image) for image in images])
+
+    @torch.inference_mode()
+    def see(self, image: Tensor) -> SeenImage:
+        """Give an image (3, H, W), RGB display-referred 0..1, on the network's device, as the network takes it."""
+        config, picture = self.network.config, image[None]
+        canvas = self.canvas_for(*picture.shape[-2:])
         if isinstance(canvas, PaddedCanvas):
-            image = seen = canvas.lay(normalise(images, config.mean, config.std))
-        else:
-            small = shrink(images, canvas.working, config.mean, config.std)
-            image, seen = to_grey(images), canvas.padding.pad(small)
+            seen = canvas.lay(normalise(picture, config.mean, config.std))
+            return SeenImage(seen, _copy(seen), canvas)
+        small = shrink(picture, canvas.working, config.mean, config.std)
+        return SeenImage(canvas.padding.pad(small), to_grey(picture), canvas)
+
+    @torch.inference_mode()
+    def encode_seen(self, images: Sequence[SeenImage]) -> list[FrameFeatures]:
+        """Give the features of images of one size, encoded together: they differ in the last bit with their company."""
         with self.computing():
-            features = self.network.prepare(self.network.encode_key(seen))
-        return [
-            FrameFeatures(_pick(features, place), _copy(image[place : place + 1]), canvas)
-            for place in range(images.shape[0])
-        ]
+            features = self.network.prepare(self.network.encode_key(torch.cat([each.seen for each in images])))
+        return [FrameFeatures(_pick(features, i), each.image, each.canvas) for i, each in enumerate(images)]
 
     def canvas_for(self, height: int, width: int) -> Canvas:
         """Give how the masks of images of this size lie. Raises CoreError for odd sides where the network's mattes are finer."""

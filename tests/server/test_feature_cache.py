@@ -231,7 +231,7 @@ def test_when_several_threads_want_the_same_frames_then_each_is_encoded_once(mak
 
 def test_when_encoding_ahead_fails_then_who_asks_is_told_and_may_ask_again(make_cache, monkeypatch):
     cache, _ = make_cache()
-    original, calls = Engine.encode, []
+    original, calls = Engine.encode_seen, []
 
     def failing(self, images):
         calls.append(len(images))
@@ -239,7 +239,25 @@ def test_when_encoding_ahead_fails_then_who_asks_is_told_and_may_ask_again(make_
             raise MemoryError
         return original(self, images)
 
-    monkeypatch.setattr(Engine, "encode", failing)
+    monkeypatch.setattr(Engine, "encode_seen", failing)
+    with cache:
+        cache.look_ahead(FIRST)
+        with pytest.raises(MemoryError):
+            cache.fetch(FIRST)
+        assert cache.fetch(FIRST).features.key.isfinite().all()
+
+
+def test_when_keeping_what_was_encoded_ahead_fails_then_who_asks_is_told_and_may_ask_again(make_cache, monkeypatch):
+    cache, folder = make_cache()
+    original, calls = folder.save, []
+
+    def failing(name, tensors):
+        calls.append(name)
+        if len(calls) == 1:
+            raise MemoryError
+        original(name, tensors)
+
+    monkeypatch.setattr(folder, "save", failing)
     with cache:
         cache.look_ahead(FIRST)
         with pytest.raises(MemoryError):

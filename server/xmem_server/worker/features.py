@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from xmem_core.dissimilarity import FrameKeys
-from xmem_core.engine import Engine, FrameFeatures
+from xmem_core.engine import Engine, FrameFeatures, SeenImage
 from xmem_core.features import ImageFeatures
 from xmem_protocol import InputError
 from xmem_server.decoding import Decoder
@@ -99,7 +99,8 @@ class Tier:
 class FeatureCache(BackgroundOwner):
     """Features of a plan's plates by frame number. Any thread may ask. A context: it ends its threads.
 
-    Plates are decoded on one thread and encoded on another, so that what was looked ahead to is there when it is wanted.
+    Plates are decoded and made small on one thread, encoded on the next and written to disk on a third, so that what was looked ahead to is
+    there when it is wanted.
     """
 
     def __init__(
@@ -128,8 +129,9 @@ class FeatureCache(BackgroundOwner):
         self._blocks = self._make_blocks()
         self._decoding = self.start_background("plates")
         self._encoder = self.start_background("encoder")
-        self._images: dict[tuple[int, ...], Future[dict[int, Tensor]]] = {}  # the encoding thread's own
-        self._coming: dict[tuple[int, ...], Future[dict[int, FrameFeatures]]] = {}
+        self._keeping = self.start_background("features")
+        self._images: dict[tuple[int, ...], Future[dict[int, SeenImage]]] = {}  # the encoding thread's own
+        self._coming: dict[tuple[int, ...], Future[Future[dict[int, FrameFeatures]]]] = {}  # encoded, then kept
         self._lock = threading.Lock()  # of the tiers and of what is coming
         self.encoded_count = 0
 
@@ -160,7 +162,7 @@ class FeatureCache(BackgroundOwner):
     def _wait(self, block: tuple[int, ...]) -> dict[int, FrameFeatures]:
         """Give the features of a block that can be read. Raises what encoding it met; asked again, it is tried again."""
         try:
-            return self._begin(block).result()
+            return self._begin(block).result().result()
         finally:
             with self._lock:
                 self._coming.pop(block, None)
@@ -191,15 +193,15 @@ class FeatureCache(BackgroundOwner):
             )
         return self._names[frame]
 
-    def _begin(self, block: tuple[int, ...]) -> Future[dict[int, FrameFeatures]]:
-        """Give the features of a block that can be read, as they come."""
+    def _begin(self, block: tuple[int, ...]) -> Future[Future[dict[int, FrameFeatures]]]:
+        """Give the features of a block that can be read, as they come: once encoded, then once kept."""
         with self._lock:
             if block not in self._coming:
                 self._coming[block] = self._encoder.submit(self._encode_block, block)
             return self._coming[block]
 
-    def _decode_block(self, block: tuple[int, ...]) -> dict[int, Tensor]:
-        """Give the plates (H, W, 3) of a block that can be read, and note the others."""
+    def _see_block(self, block: tuple[int, ...]) -> dict[int, SeenImage]:
+        """Give the plates of a block that can be read, as the network takes them, and note the others."""
         images = {}
         for frame in block:
             plate = self._plates[frame]
@@ -210,44 +212,45 @@ class FeatureCache(BackgroundOwner):
             except InputError as error:
                 self._unreadable[frame] = str(say_which(f"Frame {frame}'s plate", error))
                 continue
-            images[frame] = torch.from_numpy(pixels)
+            images[frame] = self._engine.see(torch.from_numpy(pixels).to(self._device).permute(2, 0, 1))  # (3, H, W)
         return images
 
-    def _encode_block(self, block: tuple[int, ...]) -> dict[int, FrameFeatures]:
-        """Give the features of a block's images, and keep them. What goes wrong waits for who asks."""
-        kept = {frame: self._find(frame) or self._load(frame) for frame in block}
-        found = {frame: features for frame, features in kept.items() if features is not None}
-        if not set(block) <= {*found, *self._unreadable}:  # else another thread asked for it just before
-            found = self._encode_images(self._fetch_images(block))
-        with self._lock:
-            self._coming.pop(block, None)
-        return found
+    def _encode_block(self, block: tuple[int, ...]) -> Future[dict[int, FrameFeatures]]:
+        """Give the features of a block's images, as they are kept. What goes wrong waits for who asks."""
+        begun = self._images.pop(block, None)
+        known = {frame: self._find(frame) or self._load(frame) for frame in block}
+        found = {frame: features for frame, features in known.items() if features is not None}
+        if set(block) <= {*found, *self._unreadable}:  # another thread asked for it just before
+            return self._keeping.submit(self._end_block, block, found)
+        images = (begun or self._decoding.submit(self._see_block, block)).result()
+        self._see_next(block)
+        encoded = self._engine.encode_seen(tuple(images.values())) if images else []
+        self.encoded_count += len(images)
+        return self._keeping.submit(self._keep_block, block, dict(zip(images, encoded, strict=True)))
 
-    def _fetch_images(self, block: tuple[int, ...]) -> dict[int, Tensor]:
-        """Give the plates of a block, and begin with those of the one after it: more at once would only take memory."""
-        images = self._images.pop(block, None) or self._decoding.submit(self._decode_block, block)
-        found = images.result()
+    def _see_next(self, block: tuple[int, ...]) -> None:
+        """Begin with the images of the block after one: more at once would only take memory."""
         with self._lock:
             waiting = [each for each, coming in self._coming.items() if each != block and not coming.done()]
         for soon in waiting[:1]:
             if soon not in self._images:
-                self._images[soon] = self._decoding.submit(self._decode_block, soon)
-        return found
+                self._images[soon] = self._decoding.submit(self._see_block, soon)
 
-    def _encode_images(self, images: dict[int, Tensor]) -> dict[int, FrameFeatures]:
-        """Give the features of images (H, W, 3) by frame, and keep them.
+    def _keep_block(self, block: tuple[int, ...], encoded: dict[int, FrameFeatures]) -> dict[int, FrameFeatures]:
+        """Give features by frame once they are kept.
 
         On a CPU as their files have them: kept where they were computed, they would leave holes among what comes and goes meanwhile.
         """
-        if not images:
-            return {}
-        batch = torch.stack(list(images.values())).to(self._device).permute(0, 3, 1, 2)  # (B, 3, H, W)
-        self.encoded_count += len(images)
         found = {}
-        for frame, features in zip(images, self._engine.encode(batch), strict=True):
+        for frame, features in encoded.items():
             self._folder.save(self.name(frame), _as_tensors(features))
             stored = self._load(frame) if self._device.type == "cpu" else None
             found[frame] = stored or self._keep(frame, features)
+        return self._end_block(block, found)
+
+    def _end_block(self, block: tuple[int, ...], found: dict[int, FrameFeatures]) -> dict[int, FrameFeatures]:
+        with self._lock:
+            self._coming.pop(block, None)
         return found
 
     def _find(self, frame: int) -> FrameFeatures | None:
