@@ -8,7 +8,7 @@ RUN = [
     "numpy>=2.0,<3",
     "numba>=0.63,<1",
     "llvmlite",
-    "safetensors>=0.5,<1",
+    "safetensors>=0.8,<1",
     "pyzmq>=25,<28",
     "msgpack>=1.0.5,<2",
     "opencv-python-headless>=4.10,<6",

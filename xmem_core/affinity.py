@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_core import kernels
+
 # Similarities held at once, in values (16 MiB of float32): bounds the peak memory of a read whatever the memory's size.
 BLOCK_VALUES = 4 * 1024 * 1024
 
@@ -40,6 +42,12 @@ def query_features(key: Tensor, selection: Tensor) -> Tensor:
     weighted = key * selection
     features = torch.cat([-selection, 2 * weighted, -(weighted * key).sum(1, keepdim=True)], 1)
     return features / math.sqrt(key.shape[1])
+
+
+def lay_queries(query: Tensor) -> Tensor:
+    """Give queries (M, F) as loops take them, (parts, F, QUERIES_AT_ONCE), zeros after the last."""
+    whole = F.pad(query, (0, 0, 0, -query.shape[0] % kernels.QUERIES_AT_ONCE))
+    return whole.unflatten(0, (-1, kernels.QUERIES_AT_ONCE)).transpose(1, 2).contiguous()
 
 
 def similarity(query: Tensor, memory: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_core import kernels
-from xmem_core.affinity import Affinity
+from xmem_core.affinity import Affinity, lay_queries
 
 KEPT_PER_READ = 2  # rows kept for each one that is read
 MOST_READ = 100  # rows that a query may read: with more, putting them in order takes longer than sorting everything
@@ -168,6 +167,4 @@ class RowSearch:
 
     @functools.cached_property
     def _laid(self) -> Tensor:
-        """The queries as loops take them, (parts, F, QUERIES_AT_ONCE), zeros after the last."""
-        whole = F.pad(self.query, (0, 0, 0, -self.query.shape[0] % kernels.QUERIES_AT_ONCE))
-        return whole.unflatten(0, (-1, kernels.QUERIES_AT_ONCE)).transpose(1, 2).contiguous()
+        return lay_queries(self.query)

@@ -12,12 +12,13 @@ import functools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_core import kernels
-from xmem_core.affinity import BLOCK_VALUES
+from xmem_core.affinity import BLOCK_VALUES, lay_queries
 
 _BLOCK = 4  # positions to a side that a coarse look takes together: 1/256 of the work
 _TRIALS = 8  # looks in bfloat16 that may tell nothing
@@ -144,7 +145,14 @@ def make_composite(keys: FrameKeys, mask: FrameMask, alpha: float, centre: Tenso
 
 def dissimilarity(reference: Composite, candidate: Composite) -> float:
     """Give D of a candidate as seen from a reference: at least 0, and 0 for the same frame."""
-    return _add_differences(reference, candidate) / _count_pairs(reference, candidate)
+    if not kernels.can_take(candidate.as_query):
+        return _add_differences(reference, candidate) / _count_pairs(reference, candidate)
+    both = (reference, candidate)
+    memories = [each.as_memory.T.contiguous().numpy() for each in both]  # (h*w, F)
+    queries = [lay_queries(each.as_query.T).numpy() for each in both]
+    sums = np.empty(len(queries[0]))
+    kernels.add_differences(tuple(memories), tuple(queries), sums, kernels.THREADS)
+    return float(sums.sum()) / _count_pairs(reference, candidate)
 
 
 def look_coarsely(reference: Composite, candidate: Composite) -> Bounds:
@@ -229,14 +237,5 @@ def _add_differences(reference: Composite, candidate: Composite) -> float:
         # (i of candidate, j of reference), compared untransposed
         back = candidate.as_memory[:, here].T @ reference.as_query
         # Two products of one shape, then their difference: equal frames give equal products, to the last bit.
-        total += _add_excess(there, back)
+        total += float(there.sub_(back).relu_().sum())
     return total
-
-
-def _add_excess(larger: Tensor, smaller: Tensor) -> float:
-    """Give the sum of relu(larger - smaller), of two matrices."""
-    if not kernels.can_take(larger):
-        return float(larger.sub_(smaller).relu_().sum())
-    sums = larger.new_empty(larger.shape[0])
-    kernels.add_excess(larger.numpy(), smaller.numpy(), sums.numpy())
-    return float(sums.double().sum())

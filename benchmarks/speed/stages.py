@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.speed.limit import measure_limit
 from benchmarks.speed.loop_counter import count_loops
 from benchmarks.speed.plain import PlainRun, make_block
 from xmem_core.best_rows import BestRows, BestRowsStore, Group, NoStore
@@ -69,13 +70,6 @@ def time_stage(work: Callable[[], object], times: int, device: torch.device) -> 
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
     return Stage(statistics.median(taken), (counter.get_total_flops() + sum(loops)) / GIGA)
-
-
-def measure_limit(device: torch.device) -> float:
-    """Give the GFLOP a second that this machine's matrix product reaches in float32."""
-    one = torch.rand(2048, 2048, device=device)
-    stage = time_stage(lambda: one @ one, 5, device)
-    return stage.gigaflop / stage.seconds
 
 
 def fetch_network(name: str) -> XMem:

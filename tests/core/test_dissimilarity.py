@@ -91,6 +91,7 @@ def test_when_differences_are_added_by_the_compiled_loop_then_they_are_what_torc
         one, other = pair_of(seed)
         with torch.inference_mode():
             compiled = dissimilarity(one, other)
+            assert dissimilarity(one, one) == 0
         with torch.enable_grad():
             assert compiled == pytest.approx(dissimilarity(one, other), rel=1e-5)
 

@@ -22,7 +22,7 @@ from xmem_core.kernels.rows import (
     PLACE_BITS,
     QUERIES_AT_ONCE,
     ROW_OF_PLACE,
-    add_excess,
+    add_differences,
     add_positive,
     choose_best,
     keep_similar,
@@ -46,7 +46,7 @@ __all__ = [
     "THREADS",
     "TILE",
     "ZERO",
-    "add_excess",
+    "add_differences",
     "add_positive",
     "begin",
     "can_take",
@@ -91,10 +91,10 @@ def compile_all() -> None:
     pictures, colour = np.zeros((1, 4, 4, 3), np.float32), np.ones(3, np.float32)
     shrink(pictures, colour, colour, pictures.copy())
     find_brightness(pictures, np.zeros((1, 4, 4), np.uint8))
-    add_excess(maps[0, 0], maps[0, 0], maps[0, 0, 0])
     add_positive(np.zeros((1, 4), np.int16), maps[0, 0, 0])
     places, line = np.zeros((4, 8), np.int64), np.zeros(4, np.int64)
     queries, nobody = np.zeros((1, 8, QUERIES_AT_ONCE), np.float32), np.zeros(0, np.bool_)
     best = np.zeros((4, PADDED), np.float32)
+    add_differences((maps[0, 0], maps[0, 0]), (queries, queries), np.zeros(1), 1)
     keep_similar((maps[0, 0], nobody, 0), queries, best, best.astype(np.int64), 1)
     choose_best(maps[0, 0], places, (line, line), maps[0, 0], places, line.copy())

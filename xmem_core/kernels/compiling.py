@@ -22,6 +22,7 @@ from numba import config, get_num_threads, njit
 from xmem_core.kernels.threads import THREADS
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.int16]

@@ -14,6 +14,7 @@ from xmem_core.kernels.compiling import (
     LEAST,
     ZERO,
     Bools,
+    Doubles,
     Floats,
     Halves,
     Places,
@@ -181,10 +182,29 @@ def _choose_of_line(best: Floats, places: Places, frames: tuple[Places, Places],
 
 
 @compiled_sums
-def add_excess(larger: Floats, smaller: Floats, sums: Floats) -> None:
-    """Fill sums (M,) with by how much each row of larger (M, N) is above smaller (M, N), where it is, all added up."""
-    for row in prange(larger.shape[0]):
-        sums[row] = _add_line(larger[row], smaller[row])
+def add_differences(
+    memories: tuple[Floats, Floats], queries: tuple[Floats, Floats], sums: Doubles, threads: int
+) -> None:
+    """Fill sums (P,), one for each part of queries, with by how much S is above S', where it is, all added up.
+
+    S is the product of a frame's rows and another's queries, S' that of the other's rows and its own queries: ``memories`` (N, F) and
+    ``queries`` (P, F, QUERIES_AT_ONCE), zeros after the last, of the one frame and of the other. For a frame and itself they are equal, to the last bit.
+    """
+    taken = np.zeros(1, np.int64)
+    for _ in prange(threads):
+        there, back = np.empty((ROWS, QUERIES_AT_ONCE), np.float32), np.empty((ROWS, QUERIES_AT_ONCE), np.float32)
+        rest = np.zeros((ROWS, memories[0].shape[1]), np.float32)
+        part = take(taken)
+        while part < len(sums):
+            total = 0.0
+            for row in range(0, len(memories[0]), ROWS):
+                some = memories[0][row : row + ROWS]
+                multiply_some(some, rest, queries[1][part], there)
+                multiply_some(memories[1][row : row + ROWS], rest, queries[0][part], back)
+                for i in range(len(some)):
+                    total += _add_line(there[i], back[i])
+            sums[part] = total
+            part = take(taken)
 
 
 @inlined

@@ -29,11 +29,11 @@ class CacheFolder:
         self._folder = folder
         self._budget = budget
         self._lock = threading.Lock()
+        self._total: int | None = None  # bytes; who only asks need not look at all that is there
         folder.mkdir(parents=True, exist_ok=True)
-        self._total = sum(status.st_size for status, _ in self._list())
 
     def load(self, name: Any, device: torch.device) -> dict[str, Tensor] | None:
-        """Give what is kept under a name; it counts as used now."""
+        """Give what is kept under a name, on a CPU as the system maps its file; it counts as used now."""
         path = self._path(name)
         try:
             tensors: dict[str, Tensor] = load_file(path, device=str(device))
@@ -43,12 +43,15 @@ class CacheFolder:
         return tensors
 
     def load_part(self, name: Any, wanted: tuple[str, ...], device: torch.device) -> tuple[Tensor, ...] | None:
-        """Give some of the tensors that are kept under a name, reading those alone."""
+        """Give some of the tensors that are kept under a name, reading those alone: for what is looked at once. It counts as used now."""
+        path = self._path(name)
         try:
-            with safe_open(self._path(name), framework="pt", device=str(device)) as stored:
-                return tuple(stored.get_tensor(each) for each in wanted)
+            with safe_open(path, framework="pt", device=str(device), backend="pread") as stored:
+                found = tuple(stored.get_tensor(each) for each in wanted)
+            os.utime(path)
         except (SafetensorError, OSError):
             return None
+        return found
 
     def has(self, name: Any) -> bool:
         """Whether something is kept under a name."""
@@ -66,22 +69,26 @@ class CacheFolder:
             temporary.unlink(missing_ok=True)
             return
         with self._lock:
-            self._total += size
+            if self._total is None:
+                self._total = sum(status.st_size for status, _ in self._list())
+            else:
+                self._total += size
             if self._total > self._budget:
-                self._trim()
+                self._total = self._trim()
 
-    def _trim(self) -> None:
-        """Remove the oldest down to nine tenths of the budget, so that this is not done again at once. The caller holds the lock."""
+    def _trim(self) -> int:
+        """Remove the oldest down to nine tenths of the budget, so that this is not done again at once; give the bytes that are left."""
         entries = sorted(self._list(), key=lambda entry: entry[0].st_mtime)
-        self._total = sum(status.st_size for status, _ in entries)
+        total = sum(status.st_size for status, _ in entries)
         for status, path in entries:
-            if self._total <= self._budget * 0.9:
-                return
+            if total <= self._budget * 0.9:
+                break
             try:
                 path.unlink(missing_ok=True)
             except PermissionError:
                 continue  # Windows: somebody is reading it
-            self._total -= status.st_size
+            total -= status.st_size
+        return total
 
     def _list(self) -> list[tuple[os.stat_result, Path]]:
         found = []

@@ -75,8 +75,8 @@ class SummaryCache:
         """Give the summary of a frame's mattes in this order, when it is kept."""
         if not _are_hashes(mattes):
             return None
-        tensors = self._folder.load(self._name(mattes), torch.device("cpu"))
-        return None if tensors is None or tensors.keys() != set(FIELDS) else MatteSummary(**tensors)
+        found = self._folder.load_part(self._name(mattes), FIELDS, torch.device("cpu"))
+        return None if found is None else MatteSummary(*found)
 
     def _name(self, mattes: Sequence[Named]) -> list[object]:
         return ["summary", *self.key_size, *([sha256, object_id] for sha256, object_id in mattes)]
