@@ -80,8 +80,9 @@ def fail_at(monkeypatch, owner, name, calls):
 @pytest.mark.parametrize(
     "shortage",
     [
-        (Engine, "encode", {1}),
-        (Engine, "encode", {2}),
+        (Engine, "see", {1}),
+        (Engine, "encode_seen", {1}),
+        (Engine, "encode_seen", {2}),
         (Engine, "encode_value", {1}),
         (Memory, "read", {1}),
         (Memory, "read", {6, 8}),
